@@ -1,0 +1,103 @@
+"""The words that every part of the defence speaks: Query, Case, Finding, Neighbourhood, Answer, Step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bits = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+
+class Mode(StrEnum):
+    """What a defence does with what it finds."""
+
+    OFF = "off"
+    SHADOW = "shadow"  # counted, not applied
+    ENFORCE = "enforce"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """One image that somebody asks about.
+
+    `pixels` is uint8 (H, W, 3) as the recognizer sees it, `digest` its SHA-256, `received` seconds since the epoch.
+    """
+
+    id: str
+    client: str
+    pixels: Bits
+    digest: bytes
+    received: float
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The facts that all near-duplicates share: they are those of the founder, and never change.
+
+    `id` is the founder's pixel digest, `top_classes` its two best classes before any defence, best first.
+    """
+
+    id: bytes
+    founder: str
+    flagged: bool
+    top_classes: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """What one defence found in the n queries of a case.
+
+    `flagged` (n,) is its decision, `score` (n,) what the decision rests on (a defence's own unit), `label` one word of a closed
+    set a query (a channel, a reason, or ""), `doubtful` (n,) a superset of `flagged` under a laxer threshold.
+    """
+
+    flagged: Flags
+    score: Floats
+    label: tuple[str, ...]
+    doubtful: Flags
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What leaves: the best k classes of each query, best first; scores (n, k) or None where only labels are told."""
+
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """A micro-batch of n queries on its way: arrays and findings, first axis n everywhere.
+
+    `logits` and `scores` are (n, classes), `features` (n, d), `embedding` (n, e). A defence changes `scores` and adds its finding
+    under its settings section's name; the last one sets `answer`.
+    """
+
+    queries: tuple[Query, ...]
+    logits: Floats
+    features: Floats
+    embedding: Floats
+    scores: Floats
+    neighbourhoods: tuple[Neighbourhood, ...] = ()
+    findings: Mapping[str, Finding] = field(default_factory=lambda: MappingProxyType({}))
+    answer: Answer | None = None
+
+    def with_finding(self, name: str, finding: Finding, **changes: object) -> Self:
+        """A new case that knows one more finding, and `changes`."""
+        return replace(self, findings=MappingProxyType({**self.findings, name: finding}), **changes)  # type: ignore[arg-type]
+
+
+class Step(Protocol):
+    """One thing that happens to every query: options in `__init__`, work in `__call__`.
+
+    A step that raises stops the request; it never lets the query pass by.
+    """
+
+    async def __call__(self, case: Case) -> Case: ...

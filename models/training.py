@@ -1,0 +1,167 @@
+"""Train a network on an image set: one-cycle, label smoothing, crop, flip, cutout, averaged weights, resumable."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.architectures import WideConvNet
+from models.datasets import ImageSet, recompress
+
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides the outcome of a training run; it is published in bundle.json."""
+
+    epochs: int = 40
+    batch: int = 256
+    peak_lr: float = 0.3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    warmup: float = 0.2
+    crop_px: int = 4
+    cutout_px: int = 8
+    flip: bool = True
+    recompressed_copies: int = 3
+    ema_decay: float = 0.998
+    holdout: float = 0.05
+    seed: int = 0
+    widths: tuple[int, int, int] = (64, 256, 256)
+
+
+def split_holdout(train: ImageSet, recipe: Recipe) -> tuple[ImageSet, ImageSet]:
+    """Cut the part of the training set that chooses the epoch; the test set never does."""
+    rows = np.random.default_rng(recipe.seed).permutation(len(train.images))
+    cut = round(len(rows) * recipe.holdout)
+    return train.subset(rows[cut:]), train.subset(rows[:cut])
+
+
+def fit(train: ImageSet, recipe: Recipe, checkpoints: Path) -> tuple[WideConvNet, list[dict[str, float]]]:
+    """Train, keeping a checkpoint an epoch in `checkpoints`, and return the averaged weights of the best epoch.
+
+    An interrupted run goes on from its last checkpoint. Returns the network in evaluation mode and one row an
+    epoch (loss, holdout accuracy).
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fitting, holdout = split_holdout(train, recipe)
+    network = WideConvNet(len(train.names), widths=recipe.widths).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=recipe.peak_lr,
+        momentum=recipe.momentum,
+        nesterov=True,
+    )
+    steps = len(fitting.images) // recipe.batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.peak_lr, total_steps=steps * recipe.epochs, pct_start=recipe.warmup, cycle_momentum=False
+    )
+    parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    history = _resume(checkpoints / "last.pt", parts, recipe)
+    views = _views(fitting, recipe)
+    for epoch in range(len(history), recipe.epochs):
+        random = np.random.default_rng((recipe.seed, epoch))
+        losses = []
+        for images, classes in track(batches(views, fitting.classes, recipe, random), total=steps, description=f"epoch {epoch + 1}/{recipe.epochs}"):
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                logits = network(images.to(device).contiguous(memory_format=torch.channels_last))
+            loss = functional.cross_entropy(logits.float(), classes.to(device), label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            averaged.update_parameters(network)
+            losses.append(loss.item())
+        accuracy = float((predict(averaged.module, holdout.images).argmax(1) == holdout.classes).mean())
+        history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "holdout_accuracy": accuracy})
+        print(json.dumps(history[-1]), flush=True)
+        if accuracy >= max(row["holdout_accuracy"] for row in history):
+            _save(checkpoints / "best.pt", {"network": averaged.module.state_dict()})
+        _save(checkpoints / "last.pt", {k: v.state_dict() for k, v in parts.items()} | {"history": history, "recipe": asdict(recipe)})
+    network.load_state_dict(torch.load(checkpoints / "best.pt", weights_only=True)["network"])
+    return network.cpu().eval(), history
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images: NDArray[np.uint8], *, batch: int = 500) -> NDArray[np.float32]:
+    """Logits (N, classes) of uint8 images (N, H, W, 3) in evaluation mode."""
+    network.eval()
+    device = next(network.parameters()).device
+    rows = [network(normalise(torch.from_numpy(images[i : i + batch])).to(device)).float().cpu() for i in range(0, len(images), batch)]
+    network.train()
+    return torch.cat(rows).numpy()
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) to centred float (N, 3, H, W)."""
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def batches(views: list[Tensor], classes: NDArray[np.int64], recipe: Recipe, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented batches; each image is drawn as itself half of the time, else as a recompressed copy."""
+    order = random.permutation(len(classes))
+    for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
+        rows = order[start : start + recipe.batch]
+        view = np.where(random.random(len(rows)) < 0.5, 0, random.integers(0, len(views), len(rows)))
+        images = torch.stack([views[v][r] for v, r in zip(view, rows, strict=True)])
+        yield augment(normalise(images), recipe, random), torch.from_numpy(classes[rows])
+
+
+def augment(images: Tensor, recipe: Recipe, random: np.random.Generator) -> Tensor:
+    """Random crop (reflected border), mirror and cutout of normalised images (N, 3, H, W)."""
+    n, _, height, width = images.shape
+    pad = recipe.crop_px
+    padded = functional.pad(images, (pad, pad, pad, pad), mode="reflect")
+    across = torch.from_numpy(random.integers(0, 2 * pad + 1, n)).view(-1, 1) + torch.arange(width)
+    down = torch.from_numpy(random.integers(0, 2 * pad + 1, n)).view(-1, 1) + torch.arange(height)
+    if recipe.flip:
+        mirrored = torch.from_numpy(random.random(n) < 0.5).view(-1, 1)
+        across = torch.where(mirrored, across.flip(1), across)
+    cropped = padded[torch.arange(n).view(-1, 1, 1), :, down.unsqueeze(2), across.unsqueeze(1)].permute(0, 3, 1, 2)
+    top = torch.from_numpy(random.integers(1 - recipe.cutout_px, height, n)).view(-1, 1, 1)
+    left = torch.from_numpy(random.integers(1 - recipe.cutout_px, width, n)).view(-1, 1, 1)
+    y, x = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
+    hole = (y >= top) & (y < top + recipe.cutout_px) & (x >= left) & (x < left + recipe.cutout_px)
+    return cropped.masked_fill(hole.unsqueeze(1), 0.0)
+
+
+def _views(train: ImageSet, recipe: Recipe) -> list[Tensor]:
+    """The images and copies of them recompressed at random qualities: clients send JPEGs of every quality."""
+    random = np.random.default_rng((recipe.seed, 1))
+    qualities = random.integers(40, 96, (recipe.recompressed_copies, len(train.images)))
+    return [torch.from_numpy(v) for v in (train.images, *(recompress(train.images, q.tolist()) for q in qualities))]
+
+
+def _resume(checkpoint: Path, parts: dict[str, object], recipe: Recipe) -> list[dict[str, float]]:
+    if not checkpoint.exists():
+        return []
+    state = torch.load(checkpoint, weights_only=True)
+    if state["recipe"] != asdict(recipe):
+        raise ValueError(f"{checkpoint} was made with another recipe: {state['recipe']}; choose another --checkpoints folder")
+    for name, part in parts.items():
+        part.load_state_dict(state[name])  # type: ignore[attr-defined]
+    history: list[dict[str, float]] = state["history"]
+    return history
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    """Write beside and rename, so that an interrupted save never leaves half a checkpoint."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
