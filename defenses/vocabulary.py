@@ -77,7 +77,8 @@ class Case:
     """A micro-batch of n queries on its way: arrays and findings, first axis n everywhere.
 
     `logits` and `scores` are (n, classes), `features` (n, d), `embedding` (n, e). A defence changes `scores` and adds its finding
-    under its settings section's name; the last one sets `answer`.
+    under its settings section's name; `reasons` says why each answer was altered ("" where it was not); the last defence sets
+    `answer`.
     """
 
     queries: tuple[Query, ...]
@@ -86,8 +87,19 @@ class Case:
     embedding: Floats
     scores: Floats
     neighbourhoods: tuple[Neighbourhood, ...] = ()
+    reasons: tuple[str, ...] = ()
     findings: Mapping[str, Finding] = field(default_factory=lambda: MappingProxyType({}))
     answer: Answer | None = None
+
+    def founded(self) -> tuple[Neighbourhood, ...]:
+        """The neighbourhoods that the queries found where each stands alone."""
+        top = np.argsort(-self.logits, axis=1, kind="stable")[:, :2].tolist()
+        ood = self.findings.get("ood")
+        flags = ood.flagged.tolist() if ood else [False] * len(self.queries)
+        return tuple(
+            Neighbourhood(id=query.digest, founder=query.client, flagged=flag, top_classes=(first, second))
+            for query, flag, (first, second) in zip(self.queries, flags, top, strict=True)
+        )
 
     def with_finding(self, name: str, finding: Finding, **changes: object) -> Self:
         """A new case that knows one more finding, and `changes`."""

@@ -11,6 +11,9 @@ from PIL import Image
 from rich.progress import track
 from torchvision import datasets
 
+from models.manifest import InputSpec
+from models.preprocess import fit
+
 TORCHVISION = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -62,13 +65,7 @@ def image_files(folder: Path) -> list[Path]:
 def read_rgb(path: Path, size: int) -> NDArray[np.uint8]:
     """One image as (size, size, 3) uint8."""
     with Image.open(path) as image:
-        return to_square(image, size)
-
-
-def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Convert to RGB and resize with the antialiased bicubic rule that bundles declare."""
-    rgb = image.convert("RGB")
-    return np.asarray(rgb if rgb.size == (size, size) else rgb.resize((size, size), Image.Resampling.BICUBIC))
+        return fit(image, InputSpec(size=size))
 
 
 def recompress(images: NDArray[np.uint8], qualities: Sequence[int]) -> NDArray[np.uint8]:
@@ -88,5 +85,5 @@ def _load_torchvision(name: str, data: Path, split: str, *, size: int) -> ImageS
     else:
         dataset = TORCHVISION[name](str(data), train=split == "train", download=True)
         names = tuple(dataset.classes)
-    pairs = [(to_square(image, size), label) for image, label in track(dataset, description=f"reading {name}")]
+    pairs = [(fit(image, InputSpec(size=size)), label) for image, label in track(dataset, description=f"reading {name}")]
     return ImageSet(np.stack([image for image, _ in pairs]), np.array([y for _, y in pairs], dtype=np.int64), names, name)

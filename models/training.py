@@ -77,12 +77,14 @@ def fit(train: ImageSet, recipe: Recipe, checkpoints: Path) -> tuple[WideConvNet
     for epoch in range(len(history), recipe.epochs):
         random = np.random.default_rng((recipe.seed, epoch))
         losses = []
-        for images, classes in track(batches(views, fitting.classes, recipe, random), total=steps, description=f"epoch {epoch + 1}/{recipe.epochs}"):
+        for images, classes in track(
+            batches(views, fitting.classes, recipe, random), total=steps, description=f"epoch {epoch + 1}/{recipe.epochs}"
+        ):
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 logits = network(images.to(device).contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(logits.float(), classes.to(device), label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             averaged.update_parameters(network)
@@ -113,7 +115,9 @@ def normalise(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def batches(views: list[Tensor], classes: NDArray[np.int64], recipe: Recipe, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    views: list[Tensor], classes: NDArray[np.int64], recipe: Recipe, random: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of augmented batches; each image is drawn as itself half of the time, else as a recompressed copy."""
     order = random.permutation(len(classes))
     for start in range(0, len(order) - recipe.batch + 1, recipe.batch):

@@ -91,8 +91,8 @@ class QueryStore(Protocol):
         """Chain entries onto the audit log and add them to their clients' summaries, in one commit."""
         ...
 
-    async def audit(self, *, after: int = 0, limit: int = 100) -> list[AuditRecord]:
-        """Records with a sequence number above `after`, oldest first."""
+    async def audit(self, *, after: int = 0, limit: int = 100, newest: bool = False) -> list[AuditRecord]:
+        """At most `limit` records with a sequence number above `after`: the oldest of them first, or the newest first."""
         ...
 
     async def clients(self, *, limit: int = 100) -> list[ClientSummary]:

@@ -1,0 +1,134 @@
+"""The command line `cloneguard`."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import typer
+from rich.console import Console
+
+from app import __version__
+from app.keys import SecretError
+from app.profiles import PROFILES
+from app.settings import Settings, SettingsError, read_settings
+from defenses.stores.protocol import StoreError
+from models.manifest import BundleError
+
+EXIT_UNUSABLE = 3  # a model, store, secret or port that can't be used; nothing was served
+
+app = typer.Typer(
+    help="An image-recognition service that can be asked but not cloned.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+console = Console()
+
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting: section.key=value; repeatable.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+ProfileOption = Annotated[str | None, typer.Option(help=f"Named settings: {', '.join(PROFILES)}.")]
+StateOption = Annotated[Path | None, typer.Option(help="Directory of the secret, the admin token and the store.")]
+BundleOption = Annotated[str | None, typer.Option(help="Name or directory of a bundle.")]
+
+
+@app.command()
+def serve(
+    profile: ProfileOption = None,
+    assignments: SetOption = None,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    bundle: BundleOption = None,
+    host: Annotated[str | None, typer.Option(help="Address of the public port.")] = None,
+    port: Annotated[int | None, typer.Option(help="Public port.")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Admin port.")] = None,
+    store: Annotated[str | None, typer.Option(help="Store URL.")] = None,
+) -> None:
+    """Serve a recognizer behind the defence pipeline."""
+    settings = _settings(profile, assignments, config, state, bundle, host=host, port=port, admin_port=admin_port, store=store)
+    from app.server import run  # noqa: PLC0415, the other commands need no server
+
+    _run(lambda: run(settings, announce=_announce))
+
+
+@app.command("config")
+def show_config(
+    profile: ProfileOption = None, assignments: SetOption = None, config: ConfigOption = None, state: StateOption = None,
+    bundle: BundleOption = None,
+) -> None:  # fmt: skip
+    """Print every setting in force as JSON."""
+    settings = _settings(profile, assignments, config, state, bundle)
+    sys.stdout.buffer.write(orjson.dumps(settings.policy(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the public port."""
+    from app.public.application import create_app  # noqa: PLC0415, the other commands need no server
+
+    document = create_app(Settings()).openapi()
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    console.print(__version__)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _settings(
+    profile: str | None, assignments: list[str] | None, config: Path | None, state: Path | None, bundle: str | None, *,
+    host: str | None = None, port: int | None = None, admin_port: int | None = None, store: str | None = None,
+) -> Settings:  # fmt: skip
+    options: dict[str, Any] = {
+        "profile": profile,
+        "state": state,
+        "server": {"host": host, "port": port},
+        "model": {"bundle": bundle},
+        "store": {"url": store},
+        "admin": {"port": admin_port},
+    }
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        said = {key: v for key, v in value.items() if v is not None} if isinstance(value, dict) else value
+        if said not in (None, {}):
+            given[name] = said
+    try:
+        return read_settings(file=config, assignments=assignments or (), **given)
+    except SettingsError as error:
+        _give_up(error, code=2)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        if sys.platform == "win32":
+            asyncio.run(work())
+        else:
+            import uvloop  # noqa: PLC0415, does not exist on Windows
+
+            uvloop.run(work())
+    except (BundleError, StoreError, SecretError, OSError) as error:
+        _give_up(error, code=EXIT_UNUSABLE)
+
+
+def _give_up(error: Exception, *, code: int) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"cloneguard: {error}")
+    raise typer.Exit(code)
+
+
+def _announce(service: Any, public: str, admin: str) -> None:
+    manifest = service.bundle.manifest
+    console.print(
+        f"[bold]cloneguard {__version__}[/] serves [bold]{manifest.name} {manifest.version}[/] ({service.bundle.precision}, "
+        f"{service.bundle.providers[0]}) under profile [bold]{service.settings.profile}[/]\n"
+        f"  address  {public}\n"
+        f"  try      curl -sS -H 'Content-Type: image/jpeg' --data-binary @PICTURE.jpg {public}/predict\n"
+        f"  metrics  {admin}/metrics\n"
+        f"  admin    {admin}/admin/ui (user admin, password in {service.settings.state / 'admin-token'})",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,140 @@
+"""Query-abuse metrics for Prometheus. Labels come from closed sets only: a scanner can't create series."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector, disable_created_metrics
+from prometheus_client import Counter as PrometheusCounter
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from app import __version__
+from defenses.vocabulary import Case
+
+OUTCOMES = ("answered", "invalid", "shed", "failed")
+CHANNELS = ("digest", "perceptual", "embedding")
+REASONS = ("ood", "rate", "watermark")
+SHED_REASONS = ("queue", "memory", "deadline", "shutdown")
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+STAGE_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
+
+
+class BusiestClients(Collector):
+    """Count queries of the busiest clients in bounded memory, and show the first few of them.
+
+    Space-Saving (Metwally et al. 2005): when `capacity` clients are counted, a new one takes the place of the least busy and inherits
+    its count, so no true heavy hitter is missed, and a client's count is never too low.
+    """
+
+    def __init__(self, *, shown: int = 20, capacity: int = 1000) -> None:
+        self._shown, self._capacity = shown, capacity
+        self._counts: Counter[str] = Counter()
+
+    def add(self, client: str) -> None:
+        """Count one query."""
+        if client not in self._counts and len(self._counts) >= self._capacity:
+            least, count = min(self._counts.items(), key=lambda item: item[1])
+            del self._counts[least]
+            self._counts[client] = count
+        self._counts[client] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        """Give Prometheus the busiest clients."""
+        family = CounterMetricFamily("cloneguard_client_queries", "Queries of the busiest clients.", labels=["client"])
+        for client, count in self._counts.most_common(self._shown):
+            family.add_metric([client], count)
+        yield family
+
+
+class Metrics:
+    """All metrics of one service, in a registry of its own."""
+
+    def __init__(self, *, model: str, profile: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        queries = PrometheusCounter("cloneguard_queries_total", "Queries by what became of them.", ["outcome"], registry=registry)
+        self._queries = {outcome: queries.labels(outcome) for outcome in OUTCOMES}
+        self._ood = PrometheusCounter("cloneguard_ood_queries_total", "Queries flagged as out of distribution.", registry=registry)
+        self._ood_score = Histogram(
+            "cloneguard_ood_score",
+            "Out-of-distribution score as a benign quantile: 0.99 means that 1% of benign queries score higher.",
+            buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0),
+            registry=registry,
+        )
+        near = PrometheusCounter(
+            "cloneguard_near_duplicate_queries_total", "Queries that joined a neighbourhood, by channel.", ["channel"], registry=registry
+        )
+        self._near_duplicates = {channel: near.labels(channel) for channel in CHANNELS}
+        self._distance = Histogram(
+            "cloneguard_near_duplicate_distance",
+            "Hamming distance to the founder (bits).",
+            buckets=(0, 1, 2, 4, 6, 8, 12, 16, 24, 32),
+            registry=registry,
+        )
+        altered = PrometheusCounter(
+            "cloneguard_misrecognized_answers_total",
+            "Answers altered on purpose, by reason (shadow ones included).",
+            ["reason"],
+            registry=registry,
+        )
+        self._misrecognized = {reason: altered.labels(reason) for reason in REASONS}
+        self.request_seconds = Histogram(
+            "cloneguard_request_seconds", "From the request's headers to its answer (s).", ["route"], buckets=SECONDS, registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "cloneguard_stage_seconds", "Time of a micro-batch in one stage (s).", ["stage"], buckets=STAGE_SECONDS, registry=registry
+        )
+        self._batch_size = Histogram(
+            "cloneguard_inference_batch_size", "Queries in one pass of the model.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+        )
+        self.queue_depth = Gauge("cloneguard_queue_depth", "Queries that wait for the model.", registry=registry)
+        shed = PrometheusCounter("cloneguard_shed_total", "Queries refused with 503, by reason.", ["reason"], registry=registry)
+        self._shed = {reason: shed.labels(reason) for reason in SHED_REASONS}
+        self.neighbourhoods = Gauge("cloneguard_store_neighbourhoods", "Neighbourhoods in this model's index.", registry=registry)
+        self._degraded = Gauge("cloneguard_degraded", "1 while a component works in a lesser way.", ["component"], registry=registry)
+        self._degraded.labels("store").set(0)
+        self._records = PrometheusCounter("cloneguard_audit_records_total", "Audit records written.", registry=registry)
+        self._dropped = PrometheusCounter("cloneguard_audit_dropped_total", "Audit records that could not be written.", registry=registry)
+        info = Gauge("cloneguard_build_info", "Always 1; the labels say what runs.", ["version", "model", "profile"], registry=registry)
+        info.labels(__version__, model, profile).set(1)
+        self._clients = BusiestClients()
+        registry.register(self._clients)
+
+    def observe(self, case: Case, *, audited: bool) -> None:
+        """Count a finished case."""
+        self._batch_size.observe(len(case.queries))
+        self._queries["answered"].inc(len(case.queries))
+        if audited:
+            self._records.inc(len(case.queries))
+        for query in case.queries:
+            self._clients.add(query.client)
+        if ood := case.findings.get("ood"):
+            self._ood.inc(int(ood.flagged.sum()))
+            for score in ood.score.tolist():
+                self._ood_score.observe(score)
+        if near := case.findings.get("near_duplicates"):
+            founders = 0
+            for channel, distance in zip(near.label, near.score.tolist(), strict=True):
+                if channel:
+                    self._near_duplicates[channel].inc()
+                    self._distance.observe(distance)
+                else:
+                    founders += 1
+            self.neighbourhoods.inc(founders)
+        for name in ("misrecognition", "watermark"):
+            if finding := case.findings.get(name):
+                for reason in finding.label:
+                    if reason:
+                        self._misrecognized[reason].inc()
+
+    def failed(self, outcome: str, *, shed: str | None = None) -> None:
+        """Count a query that got no answer."""
+        self._queries[outcome].inc()
+        if shed:
+            self._shed[shed].inc()
+
+    def audit_dropped(self, records: int) -> None:
+        """Count answers whose audit record could not be written: they were not given."""
+        self._dropped.inc(records)

@@ -1,0 +1,98 @@
+"""Micro-batching without waiting: a worker that becomes free takes what is queued, up to a maximum, and never waits for more."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from app.errors import FailedError, OverloadedError
+from defenses.vocabulary import Case, Query
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    query: Query
+    answered: asyncio.Future[tuple[Case, int]]
+    since: float
+
+
+class MicroBatches:
+    """Hand queries to `walk` in micro-batches, `workers` of them at once.
+
+    A query that waited longer than `deadline_seconds` is shed, one whose batch failed gets an error: none is answered by half.
+    """
+
+    def __init__(
+        self, walk: Callable[[tuple[Query, ...]], Awaitable[Case]], *, workers: int, max_batch: int, deadline_seconds: float
+    ) -> None:
+        self._walk, self._max_batch, self._deadline = walk, max_batch, deadline_seconds
+        self._queue: deque[_Waiting] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._workers = [asyncio.create_task(self._work(), name=f"micro-batches-{i}") for i in range(workers)]
+
+    def __len__(self) -> int:
+        """How many queries wait."""
+        return len(self._queue)
+
+    async def submit(self, query: Query) -> tuple[Case, int]:
+        """Queue a query; returns its finished case and its row there. Raises OverloadedError or FailedError."""
+        waiting = _Waiting(query, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._queue.append(waiting)
+        self._wake()
+        return await waiting.answered
+
+    async def close(self) -> None:
+        """Stop the workers; queries still waiting are shed."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        for waiting in self._queue:
+            waiting.answered.set_exception(OverloadedError("shutdown"))
+        self._queue.clear()
+
+    def _wake(self) -> None:
+        while self._idle:
+            idle = self._idle.popleft()
+            if not idle.done():
+                idle.set_result(None)
+                return
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                idle = asyncio.get_running_loop().create_future()
+                self._idle.append(idle)
+                await idle
+            batch = self._take()
+            if batch:
+                await self._answer(batch)
+
+    def _take(self) -> list[_Waiting]:
+        oldest = time.monotonic() - self._deadline
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._max_batch:
+            waiting = self._queue.popleft()
+            if waiting.answered.done():
+                continue  # the client went away
+            if waiting.since < oldest:
+                waiting.answered.set_exception(OverloadedError("deadline"))
+            else:
+                batch.append(waiting)
+        return batch
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        try:
+            case = await self._walk(tuple(waiting.query for waiting in batch))
+        except Exception:
+            log.exception("a micro-batch of %d queries failed", len(batch))
+            for waiting in batch:
+                if not waiting.answered.done():
+                    waiting.answered.set_exception(FailedError("The query could not be answered."))
+            return
+        for row, waiting in enumerate(batch):
+            if not waiting.answered.done():
+                waiting.answered.set_result((case, row))

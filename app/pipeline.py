@@ -1,0 +1,83 @@
+"""THE PAGE: the way of a query, top to bottom, in execution order."""
+
+import time
+from collections.abc import Callable
+
+from defenses.calibration import Calibration
+from defenses.out_of_distribution.filter import OutOfDistributionFilter
+
+from app.audit import Audit
+from app.decode import Decoder
+from app.inference import Inference
+from app.micro_batches import MicroBatches
+from app.settings import Settings
+from defenses.misrecognition import IntentionalMisrecognition
+from defenses.near_duplicates import NearDuplicateLookup
+from defenses.stores.protocol import QueryStore
+from defenses.truncation import OutputTruncation
+from defenses.vocabulary import Case, Mode, Query, Step
+from models.bundle import Bundle
+
+
+def defence_steps(settings: Settings, *, bundle: Bundle, calibration: Calibration, store: QueryStore, secret: bytes) -> dict[str, Step]:
+    """What happens to every query between the model and the answer. A defence that is off is not there."""
+    ood, near, misrecognition, watermark, truncation = (
+        settings.ood, settings.near_duplicates, settings.misrecognition, settings.watermark, settings.truncation
+    )  # fmt: skip
+    steps: dict[str, Step] = {}
+    if ood.mode is not Mode.OFF:
+        steps["ood"] = OutOfDistributionFilter.calibrated(
+            calibration, scorer=ood.scorer, benign_fpr=ood.benign_fpr, hysteresis=ood.hysteresis, mode=ood.mode
+        )
+    if near.mode is not Mode.OFF:
+        steps["near_duplicates"] = NearDuplicateLookup(store, code=calibration.code, mode=near.mode)
+    if misrecognition.mode is not Mode.OFF or watermark.mode is not Mode.OFF:
+        steps["misrecognition"] = IntentionalMisrecognition(
+            secret=secret, model=bundle.model, mode=misrecognition.mode, rate=misrecognition.rate,
+            watermark_mode=watermark.mode, watermark_rate=watermark.rate, alteration=misrecognition.alteration,
+        )  # fmt: skip
+    steps["truncation"] = OutputTruncation(
+        mode=truncation.mode, top_k=truncation.top_k, decimals=truncation.decimals, labels_only=truncation.labels_only
+    )
+    if settings.audit.enabled:
+        steps["audit"] = Audit(store)
+    return steps
+
+
+class Pipeline:
+    """Decode each query, then walk micro-batches through the model and the steps.
+
+    A step that raises stops its micro-batch: those queries get an error, never an undefended answer.
+    """
+
+    def __init__(
+        self, decode: Decoder, infer: Inference, steps: dict[str, Step], *, observe_stage: Callable[[str, float], None],
+        observe: Callable[[Case], None], workers: int, max_batch: int, deadline_seconds: float,
+    ) -> None:  # fmt: skip
+        self._decode, self._infer, self._steps = decode, infer, tuple(steps.items())
+        self._observe_stage, self._observe = observe_stage, observe
+        self.queue = MicroBatches(self.walk, workers=workers, max_batch=max_batch, deadline_seconds=deadline_seconds)
+
+    async def ask(self, image: bytes, *, client: str) -> tuple[Case, int]:
+        """Answer one image: returns the finished case and the query's row in it. Raises ProblemError."""
+        query = await self._decode(image, client=client)
+        return await self.queue.submit(query)
+
+    async def walk(self, queries: tuple[Query, ...]) -> Case:
+        """One micro-batch, from pixels to answers."""
+        started = time.perf_counter()
+        case = await self._infer(queries)
+        for stage, step in (("inference", None), *self._steps):
+            if step is not None:
+                case = await step(case)
+            ended = time.perf_counter()
+            self._observe_stage(stage, ended - started)
+            started = ended
+        self._observe(case)
+        return case
+
+    async def close(self) -> None:
+        """Answer nothing more."""
+        await self.queue.close()
+        self._infer.close()
+        self._decode.close()

@@ -1,0 +1,1 @@
+"""The public port: what clients may ask."""

@@ -1,0 +1,1 @@
+"""How far a query lies from the images that the recognizer was made for."""

@@ -1,0 +1,102 @@
+"""The recognizer that the server runs: a bundle directory and an ONNX Runtime session, without torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.manifest import BundleError, Manifest, verify
+from models.runtime import Device, check_installation, check_session, choose_providers
+
+BUNDLED = Path(__file__).parent / "bundles"
+OUTPUTS = ("logits", "features", "embedding")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outputs:
+    """What one pass gives for n images: logits (n, classes), features (n, d), embedding (n, e), all float32."""
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+class Bundle:
+    """A loaded recognizer. `infer` may be called from several threads."""
+
+    def __init__(self, directory: Path, manifest: Manifest, session: onnxruntime.InferenceSession, *, precision: str) -> None:
+        self.directory, self.manifest, self.precision = directory, manifest, precision
+        self._session = session
+
+    @property
+    def model(self) -> str:
+        """Name and version, as keyed decisions and the store's index know the recognizer."""
+        return f"{self.manifest.name}@{self.manifest.version}"
+
+    @property
+    def providers(self) -> list[str]:
+        """The execution providers that the session really uses, best first."""
+        active: list[str] = self._session.get_providers()
+        return active
+
+    def infer(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run the graph once on uint8 images (n, size, size, 3)."""
+        return Outputs(*self._session.run(OUTPUTS, {"images": images}))
+
+    def warm_up(self, *, max_batch: int) -> None:
+        """Run every batch size class once, so that no client pays for lazy allocation, and check what the graph really gives.
+
+        Raises BundleError for a graph whose outputs do not have the promised shapes.
+        """
+        size, classes = self.manifest.input.size, len(self.manifest.labels)
+        for n in sorted({1, 2, max_batch}):
+            try:
+                outputs = self.infer(np.zeros((n, size, size, 3), dtype=np.uint8))
+            except Exception as error:  # ONNX Runtime's own errors share no narrower base
+                raise BundleError(f"{self.directory}: the model does not run on {n} images of {size}x{size}: {error}") from error
+            if outputs.logits.shape != (n, classes):
+                raise BundleError(f"{self.directory}: logits have shape {outputs.logits.shape}, but {classes} labels need {(n, classes)}")
+            for name in ("features", "embedding"):
+                shape = getattr(outputs, name).shape
+                if len(shape) != 2 or shape[0] != n:
+                    raise BundleError(f"{self.directory}: {name} has shape {shape}, expected ({n}, d)")
+
+
+def locate(bundle: str | Path) -> Path:
+    """Find a bundle by directory or by the name of one that ships with the package. Raises BundleError."""
+    for directory in (Path(bundle), BUNDLED / bundle):
+        if (directory / "bundle.json").is_file():
+            return directory
+    names = sorted(path.parent.name for path in BUNDLED.glob("*/bundle.json"))
+    raise BundleError(f"no bundle {str(bundle)!r}: neither a directory with a bundle.json nor one of {', '.join(names)}")
+
+
+def load(bundle: str | Path, *, device: Device = "auto", precision: Literal["auto", "fp32", "int8"] = "auto", threads: int = 1) -> Bundle:
+    """Load and verify a bundle. Raises BundleError with one line that says what is wrong."""
+    check_installation()
+    directory = locate(bundle)
+    manifest = verify(directory)
+    providers = choose_providers(device, onnxruntime.get_available_providers())
+    if precision == "auto":
+        precision = manifest.default_precision["cuda" if "CUDAExecutionProvider" in providers else "cpu"]
+    if precision not in manifest.models:
+        raise BundleError(f"{directory}: no {precision} model in this bundle (there: {', '.join(manifest.models)})")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning starves the event loop of its core
+    path = directory / manifest.models[precision]
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own errors share no narrower base
+        raise BundleError(f"{path}: not a model that ONNX Runtime can load: {str(error).splitlines()[0]}") from error
+    check_session(device, session.get_providers())
+    missing = [name for name in OUTPUTS if name not in {output.name for output in session.get_outputs()}]
+    inputs = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
+    if missing or inputs != [("images", "tensor(uint8)", 4)]:
+        raise BundleError(f"{path}: expected uint8 `images` (N, H, W, 3) in and {', '.join(OUTPUTS)} out; make it with `cloneguard bundle`")
+    return Bundle(directory, manifest, session, precision=precision)

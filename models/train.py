@@ -1,0 +1,101 @@
+"""`python -m models.train cifar10 --data DIR`: train a recognizer and write its bundle."""
+
+import platform
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+
+from models import datasets
+from models.datasets import ImageSet
+from models.export import export
+from models.heads import Heads
+from models.manifest import InputSpec, Manifest, digest
+from models.packaging import faster_precision, top1
+from models.quantize import quantize
+from models.training import Recipe, fit, split_holdout
+
+SIZE = 32
+console = Console()
+
+
+def train(
+    name: Annotated[str, typer.Argument(help="Image set: NAME/{train,test}/CLASS/*.jpg under --data, or a torchvision name.")],
+    data: Annotated[Path, typer.Option(help="Directory of the image sets.")],
+    out: Annotated[Path | None, typer.Option(help="Bundle directory to write; default models/bundles/NAME.")] = None,
+    checkpoints: Annotated[Path | None, typer.Option(help="Where an interrupted run goes on from; default checkpoints/NAME.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = Recipe().epochs,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights, the split and the augmentation.")] = 0,
+    version: Annotated[str, typer.Option(help="Version that the bundle states.")] = "1.0.0",
+) -> None:
+    """Train on the set's train split, choose the epoch on a part of it, and measure on the test split once, at the end."""
+    torch.manual_seed(seed)
+    recipe = Recipe(epochs=epochs, seed=seed)
+    directory = out or Path(__file__).parent / "bundles" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    kept = checkpoints or Path("checkpoints") / name
+    images = datasets.load(name, data, "train", size=SIZE)
+    started = time.monotonic()
+    network, history = fit(images, recipe, kept)
+    seconds = time.monotonic() - started
+    fitting, holdout = split_holdout(images, recipe)
+    _keep_holdout(holdout, kept / "holdout")
+
+    models = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+    export(Heads(network), directory / models["fp32"], size=SIZE)
+    rows = np.random.default_rng(seed).choice(len(fitting.images), 1024, replace=False)
+    quantize(directory / models["fp32"], directory / models["int8"], (fitting.images[part] for part in np.split(rows, 16)))
+    test = datasets.load(name, data, "test", size=SIZE)
+    accuracy = {precision: top1(directory / file, test.images, test.classes) for precision, file in models.items()}
+    best = max(history, key=lambda row: row["holdout_accuracy"])
+    Manifest(
+        name=name,
+        version=version,
+        labels=images.names,
+        input=InputSpec(size=SIZE),
+        models=models,
+        default_precision={"cpu": faster_precision(directory, models, accuracy), "cuda": "fp32"},
+        files={file: digest(directory / file) for file in models.values()},
+        recipe={
+            "command": f"python -m models.train {name} --data DIR --epochs {epochs} --seed {seed}",
+            "architecture": type(network).__name__,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            **asdict(recipe),
+            "chosen_epoch": best["epoch"],
+            "training_images": len(fitting.images),
+            "holdout_images": len(holdout.images),
+            "seconds_of_last_run": round(seconds),
+            "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads" + (", CUDA" if torch.cuda.is_available() else ""),
+            "torch": torch.__version__,
+            "commit": _commit(),
+        },
+        measured={"holdout_top1": best["holdout_accuracy"], "test_top1": accuracy, "test_images": len(test.images)},
+    ).save(directory)
+    console.print(f"{directory}: test top-1 {accuracy}; calibrate it with: cloneguard calibrate {directory} --images {kept / 'holdout'}")
+
+
+def _keep_holdout(holdout: ImageSet, directory: Path) -> None:
+    """Keep the images that the network never saw in training: thresholds are only true on such."""
+    for row, (pixels, label) in enumerate(zip(holdout.images, holdout.classes.tolist(), strict=True)):
+        path = directory / holdout.names[label] / f"{row:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def _commit() -> str:
+    try:
+        described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+if __name__ == "__main__":
+    typer.run(train)
