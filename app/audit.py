@@ -1,26 +1,33 @@
 """The audit step: one record for every answered query, written before the answer leaves."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import orjson
 
-from defenses.stores.protocol import AuditEntry, QueryStore
+from defenses.stores.protocol import AuditEntry, QueryStore, StoreError
 from defenses.vocabulary import Case
 
 
 class Audit:
     """Record who asked what and when, what the defences found, and a digest of what was answered.
 
-    Pixels and scores are not kept: a digest proves an answer without repeating it.
+    Pixels and scores are not kept: a digest proves an answer without repeating it. Where the store can't write, `on_dropped` is told
+    how many records are missing, and their queries get an error: an answer without a record never leaves.
     """
 
-    def __init__(self, store: QueryStore) -> None:
-        self._store = store
+    def __init__(self, store: QueryStore, *, on_dropped: Callable[[int], None]) -> None:
+        self._store, self._on_dropped = store, on_dropped
 
     async def __call__(self, case: Case) -> Case:
         """Append the whole micro-batch in one commit."""
-        await self._store.append_audit([self._entry(case, row) for row in range(len(case.queries))])
+        entries = [self._entry(case, row) for row in range(len(case.queries))]
+        try:
+            await self._store.append_audit(entries)
+        except StoreError:
+            self._on_dropped(len(entries))
+            raise
         return case
 
     def _entry(self, case: Case, row: int) -> AuditEntry:

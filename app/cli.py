@@ -2,21 +2,23 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
 
-from app import __version__
+from app import __version__, bundling, calibrating
 from app.keys import SecretError
 from app.profiles import PROFILES
 from app.settings import Settings, SettingsError, read_settings
+from app.settings_table import settings_table
+from defenses.calibration import CalibrationError
 from defenses.stores.protocol import StoreError
 from models.manifest import BundleError
 
+EXIT_USAGE = 2
 EXIT_UNUSABLE = 3  # a model, store, secret or port that can't be used; nothing was served
 
 app = typer.Typer(
@@ -33,6 +35,7 @@ BundleOption = Annotated[str | None, typer.Option(help="Name or directory of a b
 
 @app.command()
 def serve(
+    *,
     profile: ProfileOption = None,
     assignments: SetOption = None,
     config: ConfigOption = None,
@@ -47,15 +50,28 @@ def serve(
     settings = _settings(profile, assignments, config, state, bundle, host=host, port=port, admin_port=admin_port, store=store)
     from app.server import run  # noqa: PLC0415, the other commands need no server
 
-    _run(lambda: run(settings, announce=_announce))
+    start = asyncio.run
+    if sys.platform != "win32":
+        import uvloop  # noqa: PLC0415, does not exist on Windows
+
+        start = uvloop.run
+    start(run(settings, announce=_announce))
+
+
+app.command()(bundling.bundle)
+app.command()(calibrating.calibrate)
 
 
 @app.command("config")
 def show_config(
-    profile: ProfileOption = None, assignments: SetOption = None, config: ConfigOption = None, state: StateOption = None,
+    *, profile: ProfileOption = None, assignments: SetOption = None, config: ConfigOption = None, state: StateOption = None,
     bundle: BundleOption = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of docs/settings.md instead.")] = False,
 ) -> None:  # fmt: skip
-    """Print every setting in force as JSON."""
+    """Print every setting in force as JSON, or the table of all settings and profiles."""
+    if markdown:
+        sys.stdout.write(settings_table())
+        return
     settings = _settings(profile, assignments, config, state, bundle)
     sys.stdout.buffer.write(orjson.dumps(settings.policy(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
@@ -76,8 +92,13 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what the world did wrong is one line on standard error, and an exit code."""
+    try:
+        app()
+    except SettingsError as error:
+        sys.exit(_say(error, EXIT_USAGE))
+    except (BundleError, CalibrationError, StoreError, SecretError, OSError) as error:
+        sys.exit(_say(error, EXIT_UNUSABLE))
 
 
 def _settings(
@@ -97,27 +118,12 @@ def _settings(
         said = {key: v for key, v in value.items() if v is not None} if isinstance(value, dict) else value
         if said not in (None, {}):
             given[name] = said
-    try:
-        return read_settings(file=config, assignments=assignments or (), **given)
-    except SettingsError as error:
-        _give_up(error, code=2)
+    return read_settings(file=config, assignments=assignments or (), **given)
 
 
-def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    try:
-        if sys.platform == "win32":
-            asyncio.run(work())
-        else:
-            import uvloop  # noqa: PLC0415, does not exist on Windows
-
-            uvloop.run(work())
-    except (BundleError, StoreError, SecretError, OSError) as error:
-        _give_up(error, code=EXIT_UNUSABLE)
-
-
-def _give_up(error: Exception, *, code: int) -> NoReturn:
+def _say(error: Exception, code: int) -> int:
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"cloneguard: {error}")
-    raise typer.Exit(code)
+    return code
 
 
 def _announce(service: Any, public: str, admin: str) -> None:

@@ -9,6 +9,8 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.bounded_reads import READ_BYTES, BoundedReads
+
 MAX_DISCARDED_BYTES: Final = 65_536  # of a body whose request is answered already: a small one must not cost its sender the connection
 MAX_PIPELINED: Final = 32  # requests waiting behind the one that is being answered: each costs us more memory than its sender
 
@@ -18,7 +20,7 @@ class RefusalError(Exception):
 
 
 class HardenedProtocol(HttpToolsProtocol):
-    """Closes connections that dawdle, flood or speak ambiguous HTTP.
+    """Closes connections that dawdle, flood or speak ambiguous HTTP; `hardened_protocol` makes it complete.
 
     A connection has one timer, which sleeps at most `header_seconds` and looks at the deadline when it wakes: requests move the
     deadline, never the timer. Idle keep-alive stays uvicorn's business. A refusal is an RFC 9457 problem and closes the connection,
@@ -29,6 +31,7 @@ class HardenedProtocol(HttpToolsProtocol):
     body_seconds: float = 15.0
     max_header_bytes: int = 16_384
     max_headers: int = 100
+    read_buffer: memoryview
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -45,6 +48,7 @@ class HardenedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start the clock: who says nothing has `header_seconds` too."""
         super().connection_made(transport)
+        transport.set_protocol(BoundedReads(self, self.read_buffer))
         self._expect_by(self.loop.time() + self.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -69,6 +73,8 @@ class HardenedProtocol(HttpToolsProtocol):
             self._refuse(self._refusal or HTTPStatus.BAD_REQUEST)
         else:
             self._framing_bytes = max(self._framing_bytes, 0)
+            if self._reading == "body" and not self.cycle.response_complete:
+                self.flow.pause_reading()  # until the application asks for more: it judges each piece before the next is read
             if self._framing_bytes > self.max_header_bytes + self._body_bytes:  # endless heads, trailers, chunk extensions
                 in_head = self._reading == "head"
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if in_head else HTTPStatus.BAD_REQUEST)
@@ -223,5 +229,6 @@ def hardened_protocol(
         "body_seconds": body_seconds,
         "max_header_bytes": max_header_bytes,
         "max_headers": max_headers,
+        "read_buffer": memoryview(bytearray(READ_BYTES)),
     }
     return type("ConfiguredProtocol", (HardenedProtocol,), limits)

@@ -96,7 +96,9 @@ class Metrics:
         self._degraded = Gauge("cloneguard_degraded", "1 while a component works in a lesser way.", ["component"], registry=registry)
         self._degraded.labels("store").set(0)
         self._records = PrometheusCounter("cloneguard_audit_records_total", "Audit records written.", registry=registry)
-        self._dropped = PrometheusCounter("cloneguard_audit_dropped_total", "Audit records that could not be written.", registry=registry)
+        self._dropped = PrometheusCounter(
+            "cloneguard_audit_dropped_total", "Audit records that could not be written; their queries got no answer.", registry=registry
+        )
         info = Gauge("cloneguard_build_info", "Always 1; the labels say what runs.", ["version", "model", "profile"], registry=registry)
         info.labels(__version__, model, profile).set(1)
         self._clients = BusiestClients()
@@ -136,5 +138,5 @@ class Metrics:
             self._shed[shed].inc()
 
     def audit_dropped(self, records: int) -> None:
-        """Count answers whose audit record could not be written: they were not given."""
+        """Count records that could not be written."""
         self._dropped.inc(records)

@@ -3,23 +3,24 @@
 import time
 from collections.abc import Callable
 
-from defenses.calibration import Calibration
-from defenses.out_of_distribution.filter import OutOfDistributionFilter
-
 from app.audit import Audit
 from app.decode import Decoder
 from app.inference import Inference
 from app.micro_batches import MicroBatches
 from app.settings import Settings
+from defenses.calibration import Calibration
 from defenses.misrecognition import IntentionalMisrecognition
 from defenses.near_duplicates import NearDuplicateLookup
+from defenses.out_of_distribution.filter import OutOfDistributionFilter
 from defenses.stores.protocol import QueryStore
 from defenses.truncation import OutputTruncation
 from defenses.vocabulary import Case, Mode, Query, Step
 from models.bundle import Bundle
 
 
-def defence_steps(settings: Settings, *, bundle: Bundle, calibration: Calibration, store: QueryStore, secret: bytes) -> dict[str, Step]:
+def defence_steps(
+    settings: Settings, *, bundle: Bundle, calibration: Calibration, store: QueryStore, secret: bytes, on_dropped: Callable[[int], None]
+) -> dict[str, Step]:
     """What happens to every query between the model and the answer. A defence that is off is not there."""
     ood, near, misrecognition, watermark, truncation = (
         settings.ood, settings.near_duplicates, settings.misrecognition, settings.watermark, settings.truncation
@@ -40,7 +41,7 @@ def defence_steps(settings: Settings, *, bundle: Bundle, calibration: Calibratio
         mode=truncation.mode, top_k=truncation.top_k, decimals=truncation.decimals, labels_only=truncation.labels_only
     )
     if settings.audit.enabled:
-        steps["audit"] = Audit(store)
+        steps["audit"] = Audit(store, on_dropped=on_dropped)
     return steps
 
 

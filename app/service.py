@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from defenses.calibration import Calibration
-
 from app.decode import Decoder
 from app.errors import OverloadedError, ProblemError
 from app.inference import Inference
@@ -15,6 +13,7 @@ from app.keys import derive, load_or_create
 from app.metrics import Metrics
 from app.pipeline import Pipeline, defence_steps
 from app.settings import Settings
+from defenses.calibration import Calibration
 from defenses.stores import open_store
 from defenses.stores.protocol import QueryStore
 from defenses.vocabulary import Case
@@ -77,8 +76,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     on_cuda = "CUDAExecutionProvider" in bundle.providers
     workers = settings.model.workers or (1 if on_cuda else os.cpu_count() or 1)
     audit_key = derive(secret, "audit")
-    store = await asyncio.to_thread(
-        open_store,
+    store = await open_store(
         settings.store_url(),
         index=f"{bundle.model}:{calibration.digest}",
         audit_key=audit_key,
@@ -91,7 +89,14 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         pipeline = Pipeline(
             Decoder(bundle.manifest.input, max_pixels=settings.server.max_pixels),
             Inference(bundle, workers=workers),
-            defence_steps(settings, bundle=bundle, calibration=calibration, store=store, secret=derive(secret, "misrecognition")),
+            defence_steps(
+                settings,
+                bundle=bundle,
+                calibration=calibration,
+                store=store,
+                secret=derive(secret, "misrecognition"),
+                on_dropped=metrics.audit_dropped,
+            ),
             observe_stage=lambda stage, seconds: metrics.stage_seconds.labels(stage).observe(seconds),
             observe=lambda case: metrics.observe(case, audited=settings.audit.enabled),
             workers=workers,

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from defenses.out_of_distribution.scorers import ScorerName
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.profiles import DEFAULT_PROFILE, PROFILES, ProfileName
 from defenses.misrecognition import Alteration
+from defenses.out_of_distribution.scorers import ScorerName
 from defenses.vocabulary import Mode
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -67,7 +67,7 @@ class NearDuplicates(Section):
     """One neighbourhood, one answer (Kinbara et al.)."""
 
     mode: Mode = Field(Mode.OFF, description="off, shadow or enforce")
-    perceptual_radius: int = Field(6, ge=0, le=7, description="Hamming radius of the 64-bit perceptual hash (bits)")
+    perceptual_radius: int = Field(4, ge=0, le=7, description="Hamming radius of the 64-bit perceptual hash (bits)")
     embedding_radius: int | None = Field(None, ge=0, description="Hamming radius of the embedding code (bits); none: the bundle's own")
 
 

@@ -36,11 +36,13 @@ def ours(profile: str, bundle: Path) -> Contender:
     return Contender(profile, command, ready="/readyz")
 
 
-def plain(name: str, model: Path) -> Contender:
-    """The plain service; its documentation page tells that it is up."""
-    return Contender(
-        name, lambda port, _: [sys.executable, "-m", "benchmarks.plain_service", str(model), "--port", str(port)], ready="/openapi.json"
-    )
+def plain(name: str, model: Path, *, threads: int) -> Contender:
+    """The plain service; its OpenAPI document tells that it is up."""
+
+    def command(port: int, _: Path) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.plain_service", str(model), "--port", str(port), "--threads", str(threads)]
+
+    return Contender(name, command, ready="/openapi.json")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.contenders import Contender, ours, plain, running
 from benchmarks.images import request_bodies
@@ -27,7 +27,7 @@ from benchmarks.recipe import recipe
 from models import manifest
 from models.bundle import locate
 
-RAW = "raw ONNX Runtime"
+RAW = "raw loop"
 RATIOS = (("balanced", "plain fp32"), ("balanced", "plain int8"), ("balanced", "open"), ("open", RAW))
 COMPARED = 100  # bodies whose answers are compared with those of `open`
 WARM_UP_SECONDS = 1.0
@@ -45,16 +45,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40_000, help="distinct generated bodies")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bundle", default="cifar10")
+    parser.add_argument("--plain-threads", type=int, default=0, help="ONNX Runtime threads of the plain service; 0: its default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "serving.json")
     options = parser.parse_args()
     how = recipe()
     bodies = request_bodies(count=options.images, seed=options.seed)
     console.print(f"bodies: {bodies.source}")
+    if how["load_average_before"] > 0.5:
+        console.print(
+            f"This machine is busy (load average {how['load_average_before']}): the figures will be of little worth.", style="yellow"
+        )
     bundle = locate(options.bundle)
+    page = manifest.load(bundle)
     rows: list[Row] = []
     answers: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        contenders = [ours("open", bundle), ours("balanced", bundle), *plain_services(bundle, Path(scratch))]
+        contenders = [ours("open", bundle), ours("balanced", bundle), *plain_services(bundle, Path(scratch), threads=options.plain_threads)]
         for round_number in range(options.rounds):
             turn = round_number % len(contenders)  # nobody is always first on a machine that warms up
             for contender in (*contenders[turn:], *contenders[:turn]):
@@ -66,15 +72,21 @@ def main() -> None:
     agreement = {name: sum(a == b for a, b in zip(found, answers["open"], strict=True)) / COMPARED for name, found in answers.items()}
     compared = ratios(rows, concurrency=options.concurrency)
     show(rows, compared, agreement)
-    budget = {"seconds": options.seconds, "rounds": options.rounds, "concurrency": options.concurrency}
-    how |= {"command": "python -m benchmarks.serving", "profiles": ["open", "balanced"], "bundle": options.bundle, "seed": options.seed}
+    budget = {"seconds": options.seconds, "rounds": options.rounds, "concurrency": options.concurrency, "warm_up_seconds": WARM_UP_SECONDS}
+    how |= {
+        "command": "python -m benchmarks.serving",
+        "plain_threads": options.plain_threads,
+        "profiles": ["open", "balanced"],
+        "bundle": f"{page.name} {page.version}",
+        "seed": options.seed,
+    }
     how |= {"budget": budget, "bodies": {"source": bodies.source, "distinct": len(bodies.images)}}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"recipe": how, "ratios": compared, "same_label_as_open": agreement, "rows": rows}, indent=2) + "\n")
     console.print(f"written to {options.out}")
 
 
-def plain_services(bundle: Path, scratch: Path) -> list[Contender]:
+def plain_services(bundle: Path, scratch: Path, *, threads: int) -> list[Contender]:
     """The plain service on each precision that the bundle has."""
     page = manifest.load(bundle)
     services = []
@@ -82,7 +94,7 @@ def plain_services(bundle: Path, scratch: Path) -> list[Contender]:
         directory = scratch / f"plain-{precision}"
         directory.mkdir()
         classifier_only(bundle / name, directory, labels=page.labels, size=page.input.size)
-        services.append(plain(f"plain {precision}", directory))
+        services.append(plain(f"plain {precision}", directory, threads=threads))
     return services
 
 
@@ -147,17 +159,8 @@ def ratios(rows: Sequence[Row], *, concurrency: Sequence[int]) -> list[Row]:
 
 def show(rows: Sequence[Row], compared: Sequence[Row], agreement: dict[str, float]) -> None:
     """Print medians over the rounds, then the ratios."""
-    table = Table(
-        "service",
-        "clients",
-        "requests/s",
-        "p50 ms",
-        "p99 ms",
-        "memory MB",
-        "not 200",
-        "same label as open",
-        title="medians over the rounds",
-    )
+    columns = (Column("service", no_wrap=True), "clients", "req/s", "p50 ms", "p99 ms", "MB", "not 200", "as open")
+    table = Table(*columns, title="medians over the rounds")
     for service, clients in dict.fromkeys((row["service"], row["concurrency"]) for row in rows):
         mine = [row for row in rows if (row["service"], row["concurrency"]) == (service, clients)]
         cells = [f"{median(row['rate'] for row in mine):,.0f}"]
@@ -169,7 +172,7 @@ def show(rows: Sequence[Row], compared: Sequence[Row], agreement: dict[str, floa
             cells, rest = [*cells, "", ""], ["", ""]
         table.add_row(service, "" if clients is None else str(clients), *cells, f"{max(row['rss_mb'] for row in mine):,.0f}", *rest)
     console.print(table)
-    table = Table("ratio of requests/s", "clients", "median", "min", "max", title="ratios, round by round")
+    table = Table(Column("ratio of requests/s", no_wrap=True), "clients", "median", "min", "max", title="ratios, round by round")
     for row in compared:
         table.add_row(row["ratio"], str(row["concurrency"]), *(f"{row[name]:.2f}" for name in ("median", "min", "max")))
     console.print(table)

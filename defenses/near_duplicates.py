@@ -1,10 +1,12 @@
 """Near-duplicate lookup: queries that show the same picture belong to one neighbourhood, and get one answer (Kinbara et al.)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from defenses.fingerprint import EmbeddingCode, perceptual_hashes
 from defenses.stores.protocol import QueryStore, Sighting
-from defenses.vocabulary import Case, Finding, Mode
+from defenses.vocabulary import Case, Finding, Floats, Mode, Neighbourhood
 
 
 class NearDuplicateLookup:
@@ -13,6 +15,9 @@ class NearDuplicateLookup:
     Two channels: a 64-bit perceptual hash of the pixels, and a binary code of the embedding (`code` is None for a recognizer
     that was not calibrated: then the first channel works alone). The finding's score is the Hamming distance in bits, its label the
     channel, or "" for a founder. In shadow mode the neighbourhoods are recorded, but nothing follows from them.
+
+    One neighbourhood, one answer: a member whose second-best class is the founder's best exchanges the two, so that a change too small
+    to see does not flip a label that was a close call. A false merge costs nothing here: a foreign founder's class is rarely second.
     """
 
     def __init__(self, store: QueryStore, *, code: EmbeddingCode | None, mode: Mode) -> None:
@@ -45,4 +50,15 @@ class NearDuplicateLookup:
         )
         if self._mode is not Mode.ENFORCE:
             return case.with_finding("near_duplicates", finding)
-        return case.with_finding("near_duplicates", finding, neighbourhoods=tuple(match.neighbourhood for match in matches))
+        neighbourhoods = tuple(match.neighbourhood for match in matches)
+        return case.with_finding("near_duplicates", finding, neighbourhoods=neighbourhoods, scores=_agreeing(case.scores, neighbourhoods))
+
+
+def _agreeing(scores: Floats, neighbourhoods: Sequence[Neighbourhood]) -> Floats:
+    """Scores (n, m) in which the founder's best class is best wherever it was second."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :2]
+    founders = np.array([neighbourhood.top_classes[0] for neighbourhood in neighbourhoods])
+    rows = np.flatnonzero(best[:, 1] == founders)[:, None]
+    agreeing = scores.copy()
+    agreeing[rows, best[rows[:, 0], ::-1]] = scores[rows, best[rows[:, 0]]]
+    return agreeing

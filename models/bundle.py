@@ -46,6 +46,11 @@ class Bundle:
         """Run the graph once on uint8 images (n, size, size, 3)."""
         return Outputs(*self._session.run(OUTPUTS, {"images": images}))
 
+    def infer_all(self, images: NDArray[np.uint8], *, batch: int = 256) -> Outputs:
+        """Run the graph on any number of images, in batches."""
+        parts = [self.infer(images[i : i + batch]) for i in range(0, len(images), batch)]
+        return Outputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in OUTPUTS))
+
     def warm_up(self, *, max_batch: int) -> None:
         """Run every batch size class once, so that no client pays for lazy allocation, and check what the graph really gives.
 

@@ -11,11 +11,11 @@ from PIL import Image
 from rich.progress import track
 from torchvision import datasets
 
+from models.folders import image_files
 from models.manifest import InputSpec
 from models.preprocess import fit
 
 TORCHVISION = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +55,6 @@ def load_folder(folder: Path, *, size: int) -> ImageSet:
         raise ValueError(f"no images under {folder}: expected {folder}/CLASS/*.jpg")
     images = np.stack([read_rgb(path, size) for path, _ in track(files, description=f"reading {folder}")])
     return ImageSet(images, np.array([i for _, i in files], dtype=np.int64), names, str(folder.name))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Image files under a folder, sorted, so that a seed picks the same ones everywhere."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def read_rgb(path: Path, size: int) -> NDArray[np.uint8]:

@@ -54,6 +54,8 @@ class Manifest(BaseModel):
     def _is_consistent(self) -> Self:
         if "fp32" not in self.models:
             raise ValueError("models has no fp32 entry")
+        if self.default_precision.keys() != {"cpu", "cuda"}:
+            raise ValueError("default_precision needs cpu and cuda")
         for device, precision in self.default_precision.items():
             if precision not in self.models:
                 raise ValueError(f"default_precision.{device} is {precision}, which models does not have")
@@ -83,9 +85,15 @@ def load(directory: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path} is not valid{' at ' + place if place else ''}: {first['msg']}") from None
+        raise BundleError(f"{path} is not valid{_first(error)}") from None
+
+
+def describe(**fields: object) -> Manifest:
+    """Build a manifest from what a user said. Raises BundleError naming the first field that is not valid."""
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        raise BundleError(f"the bundle cannot be described{_first(error)}") from None
 
 
 def verify(directory: Path) -> Manifest:
@@ -111,3 +119,9 @@ def digest(path: Path) -> str:
     """SHA-256 of a file in hexadecimal, read in pieces: models can be larger than memory allows."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{' at ' + place if place else ''}: {first['msg']}"

@@ -16,9 +16,10 @@ def read(path: Path) -> onnx.ModelProto:
     """Read a model with its external data, its functions inlined, at opset 17 or later. Raises BundleError."""
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise BundleError(f"{path} is larger than 2 GB, the most that fits one ONNX file: use a smaller model")
+        _check_size(size, path)
         model = onnx.load(str(path), load_external_data=False, format="protobuf")
+    except BundleError:
+        raise
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # protobuf's DecodeError: onnx promises no type here
@@ -49,13 +50,17 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def _check_size(size: int, path: Path) -> None:
+    if size > MAX_BYTES:
+        raise BundleError(f"{path} with its external data is larger than 2 GB, the most that fits one ONNX file: use a smaller model")
+
+
 def _load_external_data(model: onnx.ModelProto, path: Path, size: int) -> None:
     outside = [tensor for tensor in model.graph.initializer if external_data_helper.uses_external_data(tensor)]
     names = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
     try:
         total = size + sum((path.parent / name).stat().st_size for name in names)
-        if total > MAX_BYTES:
-            raise BundleError(f"{path} and its external data are larger than 2 GB, the most that fits one ONNX file: use a smaller model")
+        _check_size(total, path)
         external_data_helper.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise BundleError(f"{path}: its external data ({', '.join(sorted(names))}) cannot be read: copy it beside the model") from error

@@ -31,13 +31,12 @@ def train(
     data: Annotated[Path, typer.Option(help="Directory of the image sets.")],
     out: Annotated[Path | None, typer.Option(help="Bundle directory to write; default models/bundles/NAME.")] = None,
     checkpoints: Annotated[Path | None, typer.Option(help="Where an interrupted run goes on from; default checkpoints/NAME.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = Recipe().epochs,
     seed: Annotated[int, typer.Option(help="Seed of the initial weights, the split and the augmentation.")] = 0,
     version: Annotated[str, typer.Option(help="Version that the bundle states.")] = "1.0.0",
 ) -> None:
     """Train on the set's train split, choose the epoch on a part of it, and measure on the test split once, at the end."""
     torch.manual_seed(seed)
-    recipe = Recipe(epochs=epochs, seed=seed)
+    recipe = Recipe(seed=seed)
     directory = out or Path(__file__).parent / "bundles" / name
     directory.mkdir(parents=True, exist_ok=True)
     kept = checkpoints or Path("checkpoints") / name
@@ -64,7 +63,7 @@ def train(
         default_precision={"cpu": faster_precision(directory, models, accuracy), "cuda": "fp32"},
         files={file: digest(directory / file) for file in models.values()},
         recipe={
-            "command": f"python -m models.train {name} --data DIR --epochs {epochs} --seed {seed}",
+            "command": f"python -m models.train {name} --data DIR --seed {seed}",
             "architecture": type(network).__name__,
             "parameters": sum(p.numel() for p in network.parameters()),
             **asdict(recipe),

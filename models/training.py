@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,24 +22,52 @@ STD = (0.2470, 0.2435, 0.2616)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides the outcome of a training run; it is published in bundle.json."""
+class Phase:
+    """One cycle of the learning rate over `epochs` passes, with its own augmentation.
 
-    epochs: int = 40
+    `jitter` is the spread of brightness and contrast (0.2: +-20%).
+    """
+
+    epochs: int
+    peak_lr: float
+    warmup: float
+    weight_decay: float
+    cutout_px: int
+    jitter: float
+
+
+# The first phase learns; the second starts from the averaged weights and fights the overfitting that the first ends in.
+PHASES = (
+    Phase(epochs=40, peak_lr=0.3, warmup=0.2, weight_decay=5e-4, cutout_px=8, jitter=0.0),
+    Phase(epochs=20, peak_lr=0.1, warmup=0.1, weight_decay=1e-3, cutout_px=12, jitter=0.2),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides the outcome of a training run; it is published in bundle.json.
+
+    `recompressed` is the share of images drawn as one of `copies` JPEG copies of themselves, `holdout` the share of the training
+    images that chooses the epoch.
+    """
+
+    phases: tuple[Phase, ...] = PHASES
     batch: int = 256
-    peak_lr: float = 0.3
     momentum: float = 0.9
-    weight_decay: float = 5e-4
     label_smoothing: float = 0.1
-    warmup: float = 0.2
     crop_px: int = 4
-    cutout_px: int = 8
     flip: bool = True
-    recompressed_copies: int = 3
+    copies: int = 3
+    recompressed: float = 0.375
     ema_decay: float = 0.998
     holdout: float = 0.05
     seed: int = 0
     widths: tuple[int, int, int] = (64, 256, 256)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images in all phases."""
+        return sum(phase.epochs for phase in self.phases)
 
 
 def split_holdout(train: ImageSet, recipe: Recipe) -> tuple[ImageSet, ImageSet]:
@@ -57,45 +86,45 @@ def fit(train: ImageSet, recipe: Recipe, checkpoints: Path) -> tuple[WideConvNet
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fitting, holdout = split_holdout(train, recipe)
     network = WideConvNet(len(train.names), widths=recipe.widths).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=recipe.peak_lr,
-        momentum=recipe.momentum,
-        nesterov=True,
-    )
-    steps = len(fitting.images) // recipe.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.peak_lr, total_steps=steps * recipe.epochs, pct_start=recipe.warmup, cycle_momentum=False
-    )
-    parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)  # type: ignore[no-untyped-call]
     checkpoints.mkdir(parents=True, exist_ok=True)
-    history = _resume(checkpoints / "last.pt", parts, recipe)
+    last, best = checkpoints / "last.pt", checkpoints / "best.pt"
+    steps = len(fitting.images) // recipe.batch
     views = _views(fitting, recipe)
-    for epoch in range(len(history), recipe.epochs):
-        random = np.random.default_rng((recipe.seed, epoch))
-        losses = []
-        for images, classes in track(
-            batches(views, fitting.classes, recipe, random), total=steps, description=f"epoch {epoch + 1}/{recipe.epochs}"
-        ):
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                logits = network(images.to(device).contiguous(memory_format=torch.channels_last))
-            loss = functional.cross_entropy(logits.float(), classes.to(device), label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            averaged.update_parameters(network)
-            losses.append(loss.item())
-        accuracy = float((predict(averaged.module, holdout.images).argmax(1) == holdout.classes).mean())
-        history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "holdout_accuracy": accuracy})
-        print(json.dumps(history[-1]), flush=True)
-        if accuracy >= max(row["holdout_accuracy"] for row in history):
-            _save(checkpoints / "best.pt", {"network": averaged.module.state_dict()})
-        _save(checkpoints / "last.pt", {k: v.state_dict() for k, v in parts.items()} | {"history": history, "recipe": asdict(recipe)})
-    network.load_state_dict(torch.load(checkpoints / "best.pt", weights_only=True)["network"])
+    history = _history(last, recipe)
+    end = 0
+    for phase in recipe.phases:
+        begin, end = end, end + phase.epochs
+        if len(history) >= end:
+            continue
+        optimizer, schedule = _optimizer(network, phase, recipe, steps=steps)
+        parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+        if len(history) > begin:
+            _restore(last, parts)
+        elif begin:
+            _restore(last, {"averaged": averaged})
+            network.load_state_dict(averaged.module.state_dict())
+        for epoch in range(len(history), end):
+            random = np.random.default_rng((recipe.seed, epoch))
+            losses = []
+            drawn = batches(views, fitting.classes, recipe, phase, random)
+            for images, classes in track(drawn, total=steps, description=f"epoch {epoch + 1}/{recipe.epochs}"):
+                with torch.autocast(device.type, dtype=torch.bfloat16):
+                    logits = network(images.to(device).contiguous(memory_format=torch.channels_last))
+                loss = functional.cross_entropy(logits.float(), classes.to(device), label_smoothing=recipe.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                averaged.update_parameters(network)
+                losses.append(loss.item())
+            accuracy = float((predict(averaged.module, holdout.images).argmax(1) == holdout.classes).mean())
+            history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "holdout_accuracy": accuracy})
+            print(json.dumps(history[-1]), flush=True)
+            if accuracy >= max(row["holdout_accuracy"] for row in history):
+                _save(best, {"network": averaged.module.state_dict()})
+            _save(last, {name: part.state_dict() for name, part in parts.items()} | {"history": history, "recipe": asdict(recipe)})
+    network.load_state_dict(torch.load(best, weights_only=True)["network"])
     return network.cpu().eval(), history
 
 
@@ -116,19 +145,19 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def batches(
-    views: list[Tensor], classes: NDArray[np.int64], recipe: Recipe, random: np.random.Generator
+    views: list[Tensor], classes: NDArray[np.int64], recipe: Recipe, phase: Phase, random: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented batches; each image is drawn as itself half of the time, else as a recompressed copy."""
+    """One epoch of augmented batches; some images are drawn as a recompressed copy of themselves (`views[1:]`)."""
     order = random.permutation(len(classes))
     for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
         rows = order[start : start + recipe.batch]
-        view = np.where(random.random(len(rows)) < 0.5, 0, random.integers(0, len(views), len(rows)))
+        view = np.where(random.random(len(rows)) < recipe.recompressed, random.integers(1, len(views), len(rows)), 0)
         images = torch.stack([views[v][r] for v, r in zip(view, rows, strict=True)])
-        yield augment(normalise(images), recipe, random), torch.from_numpy(classes[rows])
+        yield augment(normalise(images), recipe, phase, random), torch.from_numpy(classes[rows])
 
 
-def augment(images: Tensor, recipe: Recipe, random: np.random.Generator) -> Tensor:
-    """Random crop (reflected border), mirror and cutout of normalised images (N, 3, H, W)."""
+def augment(images: Tensor, recipe: Recipe, phase: Phase, random: np.random.Generator) -> Tensor:
+    """Random crop (reflected border), mirror, brightness, contrast and cutout of normalised images (N, 3, H, W)."""
     n, _, height, width = images.shape
     pad = recipe.crop_px
     padded = functional.pad(images, (pad, pad, pad, pad), mode="reflect")
@@ -138,30 +167,50 @@ def augment(images: Tensor, recipe: Recipe, random: np.random.Generator) -> Tens
         mirrored = torch.from_numpy(random.random(n) < 0.5).view(-1, 1)
         across = torch.where(mirrored, across.flip(1), across)
     cropped = padded[torch.arange(n).view(-1, 1, 1), :, down.unsqueeze(2), across.unsqueeze(1)].permute(0, 3, 1, 2)
-    top = torch.from_numpy(random.integers(1 - recipe.cutout_px, height, n)).view(-1, 1, 1)
-    left = torch.from_numpy(random.integers(1 - recipe.cutout_px, width, n)).view(-1, 1, 1)
+    if phase.jitter:
+        contrast, brightness = torch.from_numpy(random.uniform(-phase.jitter, phase.jitter, (2, n, 1, 1, 1)).astype(np.float32))
+        cropped = cropped * (1 + contrast) + 2 * brightness  # in standard deviations: a colour's is a quarter of its range, its mean a half
+    top = torch.from_numpy(random.integers(1 - phase.cutout_px, height, n)).view(-1, 1, 1)
+    left = torch.from_numpy(random.integers(1 - phase.cutout_px, width, n)).view(-1, 1, 1)
     y, x = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
-    hole = (y >= top) & (y < top + recipe.cutout_px) & (x >= left) & (x < left + recipe.cutout_px)
+    hole = (y >= top) & (y < top + phase.cutout_px) & (x >= left) & (x < left + phase.cutout_px)
     return cropped.masked_fill(hole.unsqueeze(1), 0.0)
 
 
 def _views(train: ImageSet, recipe: Recipe) -> list[Tensor]:
     """The images and copies of them recompressed at random qualities: clients send JPEGs of every quality."""
     random = np.random.default_rng((recipe.seed, 1))
-    qualities = random.integers(40, 96, (recipe.recompressed_copies, len(train.images)))
+    qualities = random.integers(40, 96, (recipe.copies, len(train.images)))
     return [torch.from_numpy(v) for v in (train.images, *(recompress(train.images, q.tolist()) for q in qualities))]
 
 
-def _resume(checkpoint: Path, parts: dict[str, object], recipe: Recipe) -> list[dict[str, float]]:
+def _optimizer(
+    network: nn.Module, phase: Phase, recipe: Recipe, *, steps: int
+) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR]:
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": phase.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=phase.peak_lr, momentum=recipe.momentum, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, phase.peak_lr, total_steps=steps * phase.epochs, pct_start=phase.warmup, cycle_momentum=False
+    )
+    return optimizer, schedule
+
+
+def _history(checkpoint: Path, recipe: Recipe) -> list[dict[str, float]]:
     if not checkpoint.exists():
         return []
     state = torch.load(checkpoint, weights_only=True)
     if state["recipe"] != asdict(recipe):
         raise ValueError(f"{checkpoint} was made with another recipe: {state['recipe']}; choose another --checkpoints folder")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])  # type: ignore[attr-defined]
     history: list[dict[str, float]] = state["history"]
     return history
+
+
+def _restore(checkpoint: Path, parts: dict[str, Any]) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
 
 
 def _save(path: Path, state: dict[str, object]) -> None:

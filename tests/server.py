@@ -80,7 +80,7 @@ class RunningServer:
     def memory(self) -> int:
         """Resident bytes of the process and its children."""
         process = psutil.Process(self.pid)
-        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+        return sum(int(one.memory_info().rss) for one in (process, *process.children(recursive=True)))
 
     def log_text(self) -> str:
         """What the process has printed so far, over all its starts."""

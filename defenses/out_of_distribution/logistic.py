@@ -6,7 +6,7 @@ from defenses.vocabulary import Floats
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's C: the inverse of the L2 strength
 FOLDS = 10
-SEARCH_CAP = 8_000  # images of each side that choose the strength; the final fit uses all of them
+SEARCH_CAP = 3_000  # images of each side that choose the strength; the final fit uses all of them
 
 
 def fit_logistic_regression(inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
@@ -37,4 +37,4 @@ def fit_logistic_regression(inside: Floats, outside: Floats) -> tuple[Floats, Fl
     classifier.set_params(**search.best_params_).fit(features, foreign)
 
     weights = classifier.coef_[0] / scale
-    return weights.astype(np.float32), np.float32(classifier.intercept_[0] - mean @ weights).reshape(())
+    return weights.astype(np.float32), np.array(classifier.intercept_[0] - mean @ weights, dtype=np.float32)

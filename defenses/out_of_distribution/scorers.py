@@ -6,7 +6,7 @@ as plain arrays in calibration.npz, and score in numpy alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from defenses.out_of_distribution.logistic import fit_logistic_regression
 from defenses.vocabulary import Floats
 
 Arrays = Mapping[str, NDArray[Any]]
+ScorerName = Literal["logistic", "msp", "energy", "mahalanobis", "knn"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +79,7 @@ class LogisticRegression(_Learned):
         return cls(weights, bias)
 
     def __call__(self, *, logits: Floats, features: Floats) -> Floats:  # noqa: ARG002 - one interface for all
-        return features @ self.weights + self.bias
+        return np.asarray(features @ self.weights + self.bias, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +93,7 @@ class MaximumSoftmaxProbability(_Learned):
     def __call__(self, *, logits: Floats, features: Floats) -> Floats:  # noqa: ARG002
         # 1 - p_max = 1 - 1/total is computed as (total - 1)/total, which keeps its digits where the recognizer is very sure
         others = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1) - 1
-        return (others / (others + 1)).astype(np.float32)
+        return np.asarray(others / (others + 1), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +106,7 @@ class Energy(_Learned):
 
     def __call__(self, *, logits: Floats, features: Floats) -> Floats:  # noqa: ARG002
         top = logits.max(axis=1, keepdims=True)
-        return -(top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))).astype(np.float32)
+        return np.asarray(-top[:, 0] - np.log(np.exp(logits - top).sum(axis=1)), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +135,7 @@ class Mahalanobis(_Learned):
     def __call__(self, *, logits: Floats, features: Floats) -> Floats:  # noqa: ARG002
         white = (features - self.centre) @ self.whitening
         squared = (white**2).sum(axis=1, keepdims=True) - 2 * white @ self.means.T + (self.means**2).sum(axis=1)
-        return squared.min(axis=1).astype(np.float32)
+        return np.asarray(squared.min(axis=1), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,14 +159,14 @@ class NearestNeighbours(_Learned):
         cosines = _unit(features) @ self.bank.astype(np.float32).T
         nearest = min(self.NEIGHBOURS, cosines.shape[1])
         kth = np.partition(cosines, -nearest, axis=1)[:, -nearest]
-        return np.sqrt(np.maximum(2 - 2 * kth, 0)).astype(np.float32)
+        return np.asarray(np.sqrt(np.maximum(2 - 2 * kth, 0)), dtype=np.float32)
 
 
 def _unit(features: Floats) -> Floats:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
-SCORERS: dict[str, type[Scorer]] = {
+SCORERS: dict[ScorerName, type[Scorer]] = {
     "logistic": LogisticRegression,
     "msp": MaximumSoftmaxProbability,
     "energy": Energy,

@@ -19,4 +19,6 @@ def case_of(n: int, *, classes: int = 10, seed: int = 0, clients: Sequence[str] 
     logits = random.normal(0, 3, (n, classes)).astype(np.float32)
     exponents = np.exp(logits)
     vectors = random.normal(0, 1, (n, 32)).astype(np.float32)
-    return Case(queries=queries, logits=logits, features=vectors, embedding=vectors, scores=exponents / exponents.sum(axis=1, keepdims=True))
+    return Case(
+        queries=queries, logits=logits, features=vectors, embedding=vectors, scores=exponents / exponents.sum(axis=1, keepdims=True)
+    )

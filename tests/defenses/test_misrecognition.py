@@ -25,7 +25,13 @@ def make(
     alteration: Alteration = Alteration.DERANGEMENT,
 ) -> IntentionalMisrecognition:
     return IntentionalMisrecognition(
-        secret=secret, model=model, mode=mode, rate=rate, watermark_mode=watermark_mode, watermark_rate=watermark_rate, alteration=alteration
+        secret=secret,
+        model=model,
+        mode=mode,
+        rate=rate,
+        watermark_mode=watermark_mode,
+        watermark_rate=watermark_rate,
+        alteration=alteration,
     )
 
 

@@ -1,0 +1,95 @@
+"""Near-duplicates as a thief makes them, to calibrate the fingerprint with."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+from defenses.vocabulary import Bits
+
+Transform = Callable[[Image.Image, Image.Image, np.random.Generator], Image.Image]
+
+
+def random_copies(images: Bits, random: np.random.Generator) -> Bits:
+    """One near-duplicate of each image (n, H, W, 3), every one by a transform drawn from `TRANSFORMS`."""
+    copies = np.empty_like(images)
+    transforms = list(TRANSFORMS.values())
+    for row, image in enumerate(images):
+        other = images[random.integers(len(images))]
+        transform = transforms[random.integers(len(transforms))]
+        copies[row] = np.asarray(transform(Image.fromarray(image), Image.fromarray(other), random))
+    return copies
+
+
+def recompress(images: Bits, random: np.random.Generator) -> Bits:
+    """Every image (n, H, W, 3) after one more JPEG encoding, at a random quality."""
+    return np.stack([np.asarray(_recompress(Image.fromarray(image), Image.fromarray(image), random)) for image in images])
+
+
+def _recompress(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=int(random.integers(50, 96)))
+    return Image.open(buffer).convert("RGB")
+
+
+def _noise(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    pixels = np.asarray(image)
+    noisy = pixels + random.normal(0, random.uniform(1, 8), pixels.shape)
+    return Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8))
+
+
+def _brightness(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(random.uniform(0.8, 1.2))
+
+
+def _contrast(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(random.uniform(0.8, 1.2))
+
+
+def _blur(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.0) * image.width / 32))
+
+
+def _blend(image: Image.Image, other: Image.Image, random: np.random.Generator) -> Image.Image:
+    return Image.blend(image, other, random.uniform(0.05, 0.1))
+
+
+def _shift(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    reach = image.width // 8
+    left, top = random.integers(0, 2 * reach + 1, 2)
+    return _widened(image, reach).crop((left, top, left + image.width, top + image.height))
+
+
+def _crop(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    cut = random.uniform(0, image.width / 8)
+    left, top = random.uniform(0, cut, 2)
+    return image.resize(image.size, Image.Resampling.BICUBIC, box=(left, top, left + image.width - cut, top + image.height - cut))
+
+
+def _flip(image: Image.Image, _: Image.Image, __: np.random.Generator) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def _rotate(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
+    reach = image.width // 4
+    turned = _widened(image, reach).rotate(random.uniform(-10, 10), Image.Resampling.BICUBIC)
+    return turned.crop((reach, reach, reach + image.width, reach + image.height))
+
+
+def _widened(image: Image.Image, reach: int) -> Image.Image:
+    return Image.fromarray(np.pad(np.asarray(image), ((reach, reach), (reach, reach), (0, 0)), mode="reflect"))
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "recompress": _recompress,
+    "noise": _noise,
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "blur": _blur,
+    "blend": _blend,
+    "shift": _shift,
+    "crop": _crop,
+    "flip": _flip,
+    "rotate": _rotate,
+}

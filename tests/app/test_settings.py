@@ -1,0 +1,103 @@
+"""Settings come from five places in one order, and misspelt ones are errors."""
+
+from pathlib import Path
+
+import pytest
+
+from app.profiles import PROFILES
+from app.settings import Settings, SettingsError, read_settings
+from defenses.vocabulary import Mode
+
+
+def test_the_default_profile_is_balanced() -> None:
+    """Without a word the service defends itself."""
+    settings = read_settings()
+    assert settings.profile == "balanced"
+    assert settings.ood.mode is settings.near_duplicates.mode is settings.misrecognition.mode is settings.truncation.mode is Mode.ENFORCE
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid(profile: str) -> None:
+    """Each value of each profile is one that the settings accept, and it is what is read."""
+    settings = read_settings(profile=profile)
+    for section, values in PROFILES[profile].items():
+        for key, value in values.items():
+            assert getattr(getattr(settings, section), key) == value
+
+
+def test_open_has_no_defence() -> None:
+    """The reference alters, hides and looks up nothing."""
+    settings = read_settings(profile="open")
+    modes = {
+        settings.ood.mode,
+        settings.near_duplicates.mode,
+        settings.misrecognition.mode,
+        settings.watermark.mode,
+        settings.truncation.mode,
+    }
+    assert modes == {Mode.OFF}
+
+
+def test_the_command_line_wins_over_environment_over_file_over_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five sources, one order."""
+    file = tmp_path / "settings.toml"
+    file.write_text('profile = "strict"\n[truncation]\ntop_k = 5\ndecimals = 5\n[misrecognition]\nrate = 0.5\n')
+    monkeypatch.setenv("CLONEGUARD_TRUNCATION__TOP_K", "6")
+    monkeypatch.setenv("CLONEGUARD_TRUNCATION__DECIMALS", "6")
+    settings = read_settings(file=file, assignments=["truncation.top_k=7"])
+    assert settings.truncation.top_k == 7  # command line
+    assert settings.truncation.decimals == 6  # environment
+    assert settings.misrecognition.rate == 0.5  # file
+    assert settings.watermark.rate == 0.01  # profile strict, chosen by the file
+    assert settings.ood.scorer == "auto"  # default
+
+
+def test_one_assignment_leaves_the_rest_of_its_section_to_the_profile() -> None:
+    """`--set` changes one key, not a section."""
+    settings = read_settings(profile="balanced", assignments=["ood.benign_fpr=0.01"])
+    assert (settings.ood.mode, settings.ood.benign_fpr, settings.ood.hysteresis) == (Mode.ENFORCE, 0.01, 0.05)
+
+
+def test_none_can_be_assigned() -> None:
+    """`none` takes a limit away where that is possible."""
+    assert read_settings(assignments=["truncation.decimals=none"]).truncation.decimals is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("ood.mode=enforced", "ood.mode"),
+        ("ood.mod=off", "ood.mod"),
+        ("odd.mode=off", "odd"),
+        ("misrecognition.rate=1.5", "misrecognition.rate"),
+        ("misrecognition.rate", "expected section.key=value"),
+        ("=3", "expected section.key=value"),
+        ("profile=opened", "profile"),
+        ("server.port=http", "server.port"),
+    ],
+)
+def test_a_wrong_assignment_is_one_clear_error(assignment: str, message: str) -> None:
+    """The message names the key."""
+    with pytest.raises(SettingsError, match=message) as caught:
+        read_settings(assignments=[assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_error() -> None:
+    """A file that was asked for must be there."""
+    with pytest.raises(SettingsError, match="no settings file"):
+        read_settings(file=Path("nowhere.toml"))
+
+
+def test_secrets_are_masked_in_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators may read every setting but the secrets."""
+    monkeypatch.setenv("CLONEGUARD_SECRET", "a-very-secret-secret")
+    assert "a-very-secret-secret" not in str(read_settings(assignments=["admin.token=another-secret-token"]).policy())
+
+
+def test_every_setting_is_described() -> None:
+    """The settings table is made from these texts."""
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        fields = getattr(section, "model_fields", {name: field})
+        assert all(setting.description for setting in fields.values()), name
