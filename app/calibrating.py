@@ -11,7 +11,7 @@ from PIL import Image
 from rich.progress import track
 
 from defenses.calibration import calibrate as fit
-from defenses.copies import random_copies, recompress
+from defenses.copies import copies_by, random_copies
 from defenses.nonsense import nonsense
 from defenses.out_of_distribution.scorers import Outputs
 from models import bundle as bundles
@@ -56,7 +56,7 @@ def calibrate_bundle(
     kept = _read(held_out, bundle, most=most, random=random) if held_out else own[::5]
     if not held_out:
         own = np.delete(own, np.s_[::5], axis=0)
-    inside = bundle.infer_all(np.concatenate([own, recompress(own, random)]))
+    inside = bundle.infer_all(np.concatenate([own, copies_by("recompress", own, random)]))
     foreign = _foreign(outliers, bundle, most=most, random=random) if outliers else None
     arrays, measured = fit(
         Outputs(inside.logits, inside.features),
@@ -81,7 +81,7 @@ def _foreign(outliers: Path, bundle: Bundle, *, most: int, random: np.random.Gen
     images = _read(outliers, bundle, most=most, random=random)
     learned = np.delete(images, np.s_[::10], axis=0)
     drawn = nonsense(len(learned) // 10, bundle.manifest.input.size, random)
-    return np.concatenate([learned, recompress(learned, random), drawn, recompress(drawn, random)]), images[::10]
+    return np.concatenate([learned, copies_by("recompress", learned, random), drawn, copies_by("recompress", drawn, random)]), images[::10]
 
 
 def _read(folder: Path, bundle: Bundle, *, most: int, random: np.random.Generator) -> NDArray[np.uint8]:

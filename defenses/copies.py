@@ -22,15 +22,22 @@ def random_copies(images: Bits, random: np.random.Generator) -> Bits:
     return copies
 
 
-def recompress(images: Bits, random: np.random.Generator) -> Bits:
-    """Every image (n, H, W, 3) after one more JPEG encoding, at a random quality."""
-    return np.stack([np.asarray(_recompress(Image.fromarray(image), Image.fromarray(image), random)) for image in images])
+def copies_by(name: str, images: Bits, random: np.random.Generator) -> Bits:
+    """One near-duplicate of each image (n, H, W, 3), all by the same transform of `TRANSFORMS`."""
+    others = images[random.permutation(len(images))]
+    pairs = zip(images, others, strict=True)
+    return np.stack([np.asarray(TRANSFORMS[name](Image.fromarray(image), Image.fromarray(other), random)) for image, other in pairs])
+
+
+def recompress(image: Image.Image, quality: int) -> Image.Image:
+    """The image after one more JPEG encoding at `quality` (1..95)."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
 
 
 def _recompress(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=int(random.integers(50, 96)))
-    return Image.open(buffer).convert("RGB")
+    return recompress(image, int(random.integers(50, 96)))
 
 
 def _noise(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:
