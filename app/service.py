@@ -71,8 +71,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         precision=settings.model.precision,
         threads=settings.model.threads,
     )
-    await asyncio.to_thread(bundle.warm_up, max_batch=settings.server.max_batch)
+    outputs = await asyncio.to_thread(bundle.warm_up, max_batch=settings.server.max_batch)
     calibration = await asyncio.to_thread(Calibration.load, bundle.directory / "calibration.npz")
+    calibration.check(logits=outputs.logits, features=outputs.features, embedding=outputs.embedding)
     on_cuda = "CUDAExecutionProvider" in bundle.providers
     workers = settings.model.workers or (1 if on_cuda else os.cpu_count() or 1)
     audit_key = derive(secret, "audit")

@@ -64,6 +64,16 @@ class Calibration:
             return "0" * 16
         return hashlib.sha256(self.code.mean.tobytes() + self.code.projection.tobytes()).hexdigest()[:16]
 
+    def check(self, *, logits: Floats, features: Floats, embedding: Floats) -> None:
+        """Try everything on one pass of the recognizer, (n, ...) each. Raises CalibrationError when they don't fit each other."""
+        try:
+            for scorer in self.scorers.values():
+                scorer(logits=logits, features=features)
+            if self.code:
+                self.code(embedding)
+        except ValueError as error:
+            raise CalibrationError(f"the calibration is not of this recognizer ({error}): run cloneguard calibrate again") from error
+
     def scorer(self, name: str = "auto") -> tuple[str, Scorer]:
         """Find a scorer by name, or the default one. Raises CalibrationError when the bundle was not calibrated with it."""
         chosen = self.default_scorer if name == "auto" else name

@@ -51,10 +51,10 @@ class Bundle:
         parts = [self.infer(images[i : i + batch]) for i in range(0, len(images), batch)]
         return Outputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in OUTPUTS))
 
-    def warm_up(self, *, max_batch: int) -> None:
-        """Run every batch size class once, so that no client pays for lazy allocation, and check what the graph really gives.
+    def warm_up(self, *, max_batch: int) -> Outputs:
+        """Run small and large batches once, so that no client pays for lazy allocation; returns what the largest gave.
 
-        Raises BundleError for a graph whose outputs do not have the promised shapes.
+        Raises BundleError for a graph that does not run, or whose outputs do not have the promised shapes.
         """
         size, classes = self.manifest.input.size, len(self.manifest.labels)
         for n in sorted({1, 2, max_batch}):
@@ -68,6 +68,7 @@ class Bundle:
                 shape = getattr(outputs, name).shape
                 if len(shape) != 2 or shape[0] != n:
                     raise BundleError(f"{self.directory}: {name} has shape {shape}, expected ({n}, d)")
+        return outputs
 
 
 def locate(bundle: str | Path) -> Path:

@@ -82,7 +82,7 @@ def make_bundle(
         manifest = manifest.model_copy(
             update={
                 "models": models,
-                "default_precision": {"cpu": _choose(scores, speeds, max_loss=MAX_DISAGREEMENT), "cuda": "fp32"},
+                "default_precision": {"cpu": cpu_precision(scores, speeds, max_loss=MAX_DISAGREEMENT), "cuda": "fp32"},
                 "files": {file: digest(work / file) for file in models.values()},
                 "recipe": {
                     "source": model_path.name,
@@ -105,11 +105,6 @@ def make_bundle(
 def top1(model: Path, images: NDArray[np.uint8], classes: NDArray[np.int64]) -> float:
     """Share of images (N, H, W, 3) whose best logit is their class (N,)."""
     return float((_labels(model, images) == classes).mean())
-
-
-def faster_precision(directory: Path, models: Mapping[str, str], accuracy: Mapping[str, float]) -> Precision:
-    """The precision to use on a CPU: int8 if it loses at most 0.3 points of top-1 and is faster on this machine."""
-    return _choose(accuracy, measure_speed(directory, models), max_loss=MAX_LOSS)
 
 
 def measure_speed(directory: Path, models: Mapping[str, str], *, batches: Sequence[int] = (1, 16)) -> dict[str, dict[str, float]]:
@@ -135,7 +130,8 @@ def measure_speed(directory: Path, models: Mapping[str, str], *, batches: Sequen
     return speeds
 
 
-def _choose(scores: Mapping[str, float], speeds: Mapping[str, Mapping[str, float]], *, max_loss: float) -> Precision:
+def cpu_precision(scores: Mapping[str, float], speeds: Mapping[str, Mapping[str, float]], *, max_loss: float = MAX_LOSS) -> Precision:
+    """The precision to use on a CPU: int8 if it loses at most `max_loss` of its score and was measured to be faster."""
     if "int8" not in speeds or scores["fp32"] - scores["int8"] > max_loss + 1e-9:
         return "fp32"
     return "int8" if geometric_mean(speeds["int8"].values()) > geometric_mean(speeds["fp32"].values()) else "fp32"

@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,7 @@ from models.datasets import ImageSet
 from models.export import export
 from models.heads import Heads
 from models.manifest import InputSpec, Manifest, digest
-from models.packaging import faster_precision, top1
+from models.packaging import cpu_precision, measure_speed, top1
 from models.quantize import quantize
 from models.training import Recipe, fit, split_holdout
 
@@ -41,9 +40,7 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     kept = checkpoints or Path("checkpoints") / name
     images = datasets.load(name, data, "train", size=SIZE)
-    started = time.monotonic()
     network, history = fit(images, recipe, kept)
-    seconds = time.monotonic() - started
     fitting, holdout = split_holdout(images, recipe)
     _keep_holdout(holdout, kept / "holdout")
 
@@ -53,6 +50,7 @@ def train(
     quantize(directory / models["fp32"], directory / models["int8"], (fitting.images[part] for part in np.split(rows, 16)))
     test = datasets.load(name, data, "test", size=SIZE)
     accuracy = {precision: top1(directory / file, test.images, test.classes) for precision, file in models.items()}
+    speeds = measure_speed(directory, models)
     best = max(history, key=lambda row: row["holdout_accuracy"])
     Manifest(
         name=name,
@@ -60,7 +58,7 @@ def train(
         labels=images.names,
         input=InputSpec(size=SIZE),
         models=models,
-        default_precision={"cpu": faster_precision(directory, models, accuracy), "cuda": "fp32"},
+        default_precision={"cpu": cpu_precision(accuracy, speeds), "cuda": "fp32"},
         files={file: digest(directory / file) for file in models.values()},
         recipe={
             "command": f"python -m models.train {name} --data DIR --seed {seed}",
@@ -70,12 +68,16 @@ def train(
             "chosen_epoch": best["epoch"],
             "training_images": len(fitting.images),
             "holdout_images": len(holdout.images),
-            "seconds_of_last_run": round(seconds),
             "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads" + (", CUDA" if torch.cuda.is_available() else ""),
             "torch": torch.__version__,
             "commit": _commit(),
         },
-        measured={"holdout_top1": best["holdout_accuracy"], "test_top1": accuracy, "test_images": len(test.images)},
+        measured={
+            "holdout_top1": best["holdout_accuracy"],
+            "test_top1": accuracy,
+            "test_images": len(test.images),
+            "images_per_second": speeds,
+        },
     ).save(directory)
     console.print(f"{directory}: test top-1 {accuracy}; calibrate it with: cloneguard calibrate {directory} --images {kept / 'holdout'}")
 

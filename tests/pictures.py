@@ -28,10 +28,10 @@ def ship(*, seed: int = 0, size: int = 256) -> Image.Image:
     return draw_ship(seed=seed).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def smooth_noise(*, seed: int, size: int = 32) -> Image.Image:
-    """Soft random blobs of colour: each seed is a picture of its own, and none shows anything."""
+def smooth_noise(*, seed: int, size: int = 32, cells: int = 6) -> Image.Image:
+    """Soft random blobs of colour, `cells` a side: each seed is a picture of its own, and none shows anything."""
     random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    coarse = random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
 
 

@@ -80,6 +80,13 @@ class InferRequest(BaseModel):
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
 
 
+def _infer_schema() -> dict[str, Any]:
+    """The request's schema with its tensor written in place: OpenAPI looks for references elsewhere."""
+    schema = InferRequest.model_json_schema()
+    schema["properties"]["inputs"]["items"] = schema.pop("$defs")["InputTensor"]
+    return schema
+
+
 class OutputTensor(TensorMetadata):
     """A tensor with its values in row-major order."""
 
@@ -114,7 +121,7 @@ async def ready(request: Request) -> Ready:
     return Ready(ready=True)
 
 
-@router.get("/models/{model}", summary="Model metadata", responses=documented(HTTPStatus.NOT_FOUND))
+@router.get("/models/{model}", summary="Model metadata", responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
 async def model_metadata(model: str, request: Request) -> ModelMetadata:
     """Say what the model takes and gives."""
     service = _service_for(model, request)
@@ -153,7 +160,7 @@ async def model_metadata(model: str, request: Request) -> ModelMetadata:
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": InferRequest.model_json_schema(ref_template="#/components/schemas/{model}"),
+                    "schema": _infer_schema(),
                     "example": {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["/9j/4AAQSkZJRg=="]}]},
                 }
             },

@@ -77,7 +77,7 @@ def install(app: FastAPI) -> None:
 
     async def on_validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(HTTPStatus.BAD_REQUEST, "The request's parameters are not valid.")
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "The request's parameters are not valid.")
 
     async def on_bug(request: Request, error: Exception) -> Response:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
