@@ -18,8 +18,10 @@ from defenses.calibration import CalibrationError
 from defenses.stores.protocol import StoreError
 from models.manifest import BundleError
 
-EXIT_USAGE = 2
+EXIT_USAGE = 2  # a wrong command or setting
 EXIT_UNUSABLE = 3  # a model, store, secret or port that can't be used; nothing was served
+
+EXAMPLE = Path("docs/images/ship.jpg")  # of the repository, where the server is first tried
 
 app = typer.Typer(
     help="An image-recognition service that can be asked but not cloned.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -128,11 +130,12 @@ def _say(error: Exception, code: int) -> int:
 
 def _announce(service: Any, public: str, admin: str) -> None:
     manifest = service.bundle.manifest
+    picture = EXAMPLE if EXAMPLE.is_file() else "PICTURE.jpg"
     console.print(
         f"[bold]cloneguard {__version__}[/] serves [bold]{manifest.name} {manifest.version}[/] ({service.bundle.precision}, "
         f"{service.bundle.providers[0]}) under profile [bold]{service.settings.profile}[/]\n"
         f"  address  {public}\n"
-        f"  try      curl -sS -H 'Content-Type: image/jpeg' --data-binary @PICTURE.jpg {public}/predict\n"
+        f"  try      curl -sS -H 'Content-Type: image/jpeg' --data-binary @{picture} {public}/predict\n"
         f"  metrics  {admin}/metrics\n"
         f"  admin    {admin}/admin/ui (user admin, password in {service.settings.state / 'admin-token'})",
         highlight=False,

@@ -94,7 +94,6 @@ class Metrics:
         self._shed = {reason: shed.labels(reason) for reason in SHED_REASONS}
         self.neighbourhoods = Gauge("cloneguard_store_neighbourhoods", "Neighbourhoods in this model's index.", registry=registry)
         self._degraded = Gauge("cloneguard_degraded", "1 while a component works in a lesser way.", ["component"], registry=registry)
-        self._degraded.labels("store").set(0)
         self._records = PrometheusCounter("cloneguard_audit_records_total", "Audit records written.", registry=registry)
         self._dropped = PrometheusCounter(
             "cloneguard_audit_dropped_total", "Audit records that could not be written; their queries got no answer.", registry=registry
@@ -130,6 +129,10 @@ class Metrics:
                 for reason in finding.label:
                     if reason:
                         self._misrecognized[reason].inc()
+
+    def degraded(self, component: str, *, is_degraded: bool) -> None:
+        """Say whether a component works in a lesser way."""
+        self._degraded.labels(component).set(is_degraded)
 
     def failed(self, outcome: str, *, shed: str | None = None) -> None:
         """Count a query that got no answer."""

@@ -86,6 +86,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     )
     try:
         metrics = Metrics(model=bundle.model, profile=settings.profile)
+        metrics.degraded("near_duplicates", is_degraded=calibration.code is None)  # found by the perceptual hash alone
         metrics.neighbourhoods.set(await store.neighbourhoods())
         pipeline = Pipeline(
             Decoder(bundle.manifest.input, max_pixels=settings.server.max_pixels),

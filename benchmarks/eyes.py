@@ -31,7 +31,7 @@ from models.manifest import InputSpec
 from models.packaging import top1
 from models.preprocess import fit
 
-RATES = (0.05, 0.02, 0.015, 0.01)
+RATES = (0.05, 0.02, 0.0125, 0.01)
 STORED, ASKED = 10_000, 2_000
 PERCEPTUAL_RADIUS = 4
 DIRECTORY = BUNDLED / "cifar10"
@@ -92,7 +92,7 @@ def _flagged(bundle: Bundle, data: Path, tiny: Path, unseen: list[str], random: 
         f"{len(photos)} photographs, whole": _pixels(photos),
         f"{2 * len(photos)} crops of them": _crops(photos, random),
     }
-    table = Table("share flagged", *(f"at {rate:.1%}" for rate in RATES), title=f"{name} filter, benign false-positive rate")
+    table = Table("share flagged", *(f"at {100 * rate:g}%" for rate in RATES), title=f"{name} filter, benign false-positive rate")
     found: dict[str, dict[str, float]] = {}
     for title, pixels in sets.items():
         outputs = bundle.infer_all(pixels)

@@ -48,6 +48,7 @@ def test_an_own_classifier_is_served(resnet18: Path, start: Callable[..., Runnin
     assert answers[0].json()["predictions"][0]["label"].startswith("class ")
     assert answers[0].json()["predictions"] == answers[1].json()["predictions"]
     assert server.metric("cloneguard_near_duplicate_queries_total", channel="digest") == 1
+    assert server.metric("cloneguard_degraded", component="near_duplicates") == 1  # no calibrated code: the perceptual hash alone
 
 
 def test_an_uncalibrated_bundle_does_not_pretend_to_filter(resnet18: Path, tmp_path: Path) -> None:
