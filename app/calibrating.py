@@ -1,24 +1,24 @@
 """`cloneguard calibrate`: teach a bundle's defences what the recognizer's own images look like."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import track
 
+from defenses.calibration import CalibrationError
 from defenses.calibration import calibrate as fit
 from defenses.copies import copies_by, random_copies
 from defenses.nonsense import nonsense
 from defenses.out_of_distribution.scorers import Outputs
 from models import bundle as bundles
 from models.bundle import Bundle
-from models.folders import image_files
+from models.folders import image_files, read_images
 from models.manifest import BundleError
-from models.preprocess import fit as fit_pixels
 
 LEAST_IMAGES = 500  # below it a threshold at 1% rests on five images
 COPIES = 3  # near-duplicates of each image that the embedding's code learns from
@@ -50,6 +50,8 @@ def calibrate_bundle(
     The filter learns from every image as it is and recompressed, so that it can't tell sets apart by their codec; thresholds come from
     held-out images as they are. Without `held_out` a fifth of `images` is kept for that.
     """
+    if outliers and not find_spec("sklearn"):
+        raise CalibrationError("the logistic filter is fitted with scikit-learn: pip install 'cloneguard[train]', or leave --outliers out")
     random = np.random.default_rng(seed)
     bundle = bundles.load(directory, device="cpu", threads=os.cpu_count() or 1)
     own = _read(images, bundle, most=most, random=random)
@@ -58,18 +60,24 @@ def calibrate_bundle(
         own = np.delete(own, np.s_[::5], axis=0)
     inside = bundle.infer_all(np.concatenate([own, copies_by("recompress", own, random)]))
     foreign = _foreign(outliers, bundle, most=most, random=random) if outliers else None
-    arrays, measured = fit(
-        Outputs(inside.logits, inside.features),
-        inside.logits.argmax(axis=1),
-        held_out=_outputs(bundle, kept),
-        outside=None if foreign is None else _outputs(bundle, foreign[0]),
-        outside_held_out=None if foreign is None else _outputs(bundle, foreign[1]),
-        embeddings=inside.embedding[: len(own)],
-        copies=[bundle.infer_all(random_copies(own, random)).embedding for _ in range(COPIES)],
-    )
+    try:
+        arrays, measured = fit(
+            Outputs(inside.logits, inside.features),
+            inside.logits.argmax(axis=1),
+            held_out=_outputs(bundle, kept),
+            outside=None if foreign is None else _outputs(bundle, foreign[0]),
+            outside_held_out=None if foreign is None else _outputs(bundle, foreign[1]),
+            embeddings=inside.embedding[: len(own)],
+            copies=[bundle.infer_all(random_copies(own, random)).embedding for _ in range(COPIES)],
+        )
+    except (RuntimeError, ValueError) as error:  # scikit-learn is absent, or the images are no basis
+        raise CalibrationError(str(error)) from error
     path = directory / "calibration.npz"
     partial = directory / "calibration.partial.npz"
     np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its own options
+    # interrupted in between, the bundle is one that was never calibrated, not one whose digests don't fit
+    uncalibrated = {name: digest for name, digest in bundle.manifest.files.items() if name != path.name}
+    bundle.manifest.model_copy(update={"files": uncalibrated}).save(directory)
     partial.replace(path)
     manifest = bundle.manifest.with_file(path)
     manifest.model_copy(update={"measured": {**manifest.measured, "calibration": measured}}).save(directory)
@@ -88,16 +96,8 @@ def _read(folder: Path, bundle: Bundle, *, most: int, random: np.random.Generato
     files = image_files(folder)
     if len(files) < LEAST_IMAGES:
         raise BundleError(f"{folder} holds {len(files)} images (.jpg, .png, .webp); calibrating needs at least {LEAST_IMAGES}")
-    chosen = random.permutation(len(files))[:most]
-    size = bundle.manifest.input.size
-    pixels = np.empty((len(chosen), size, size, 3), dtype=np.uint8)
-    for row, number in enumerate(track(chosen, description=f"reading {folder.name}")):
-        try:
-            with Image.open(files[number]) as image:
-                pixels[row] = fit_pixels(image, bundle.manifest.input)
-        except OSError as error:
-            raise BundleError(f"{files[number]} can't be read: {error}") from error
-    return pixels
+    chosen = [files[i] for i in random.permutation(len(files))[:most]]
+    return read_images(track(chosen, description=f"reading {folder.name}"), bundle.manifest.input)
 
 
 def _outputs(bundle: Bundle, images: NDArray[np.uint8]) -> Outputs:

@@ -1,6 +1,6 @@
 """Query-abuse metrics for Prometheus. Labels come from closed sets only: a scanner can't create series."""
 
-from collections import Counter
+import heapq
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector, disable_created_metrics
@@ -14,7 +14,9 @@ from defenses.vocabulary import Case
 OUTCOMES = ("answered", "invalid", "shed", "failed")
 CHANNELS = ("digest", "perceptual", "embedding")
 REASONS = ("ood", "rate", "watermark")
-SHED_REASONS = ("queue", "memory", "deadline", "shutdown")
+ROUTES = ("predict", "infer")
+STAGES = ("inference", "ood", "near_duplicates", "misrecognition", "truncation", "audit")
+SHED_REASONS = ("queue", "memory", "deadline", "shutdown", "store")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STAGE_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 
@@ -23,26 +25,28 @@ class BusiestClients(Collector):
     """Count queries of the busiest clients in bounded memory, and show the first few of them.
 
     Space-Saving (Metwally et al. 2005): when `capacity` clients are counted, a new one takes the place of the least busy and inherits
-    its count, so no true heavy hitter is missed, and a client's count is never too low.
+    its count, so no true heavy hitter is missed. What is shown leaves out what was inherited: nobody is blamed for another's queries.
     """
 
     def __init__(self, *, shown: int = 20, capacity: int = 1000) -> None:
         self._shown, self._capacity = shown, capacity
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
+        self._inherited: dict[str, int] = {}
 
     def add(self, client: str) -> None:
         """Count one query."""
         if client not in self._counts and len(self._counts) >= self._capacity:
-            least, count = min(self._counts.items(), key=lambda item: item[1])
-            del self._counts[least]
-            self._counts[client] = count
-        self._counts[client] += 1
+            least = min(self._counts, key=self._counts.__getitem__)
+            self._counts[client] = self._inherited[client] = self._counts.pop(least)
+            self._inherited.pop(least, None)
+        self._counts[client] = self._counts.get(client, 0) + 1
 
     def collect(self) -> Iterable[Metric]:
         """Give Prometheus the busiest clients."""
         family = CounterMetricFamily("cloneguard_client_queries", "Queries of the busiest clients.", labels=["client"])
-        for client, count in self._counts.most_common(self._shown):
-            family.add_metric([client], count)
+        own = {client: count - self._inherited.get(client, 0) for client, count in self._counts.items()}
+        for client in heapq.nlargest(self._shown, own, key=own.__getitem__):
+            family.add_metric([client], own[client])
         yield family
 
 
@@ -75,17 +79,23 @@ class Metrics:
         )
         altered = PrometheusCounter(
             "cloneguard_misrecognized_answers_total",
-            "Answers altered on purpose, by reason (shadow ones included).",
+            "Answers altered on purpose, by reason.",
             ["reason"],
             registry=registry,
         )
         self._misrecognized = {reason: altered.labels(reason) for reason in REASONS}
-        self.request_seconds = Histogram(
+        shadowed = PrometheusCounter(
+            "cloneguard_shadow_misrecognitions_total", "Answers that enforce would have altered, by reason.", ["reason"], registry=registry
+        )
+        self._shadowed = {reason: shadowed.labels(reason) for reason in REASONS}
+        requests = Histogram(
             "cloneguard_request_seconds", "From the request's headers to its answer (s).", ["route"], buckets=SECONDS, registry=registry
         )
-        self.stage_seconds = Histogram(
+        self.request_seconds = {route: requests.labels(route) for route in ROUTES}
+        stages = Histogram(
             "cloneguard_stage_seconds", "Time of a micro-batch in one stage (s).", ["stage"], buckets=STAGE_SECONDS, registry=registry
         )
+        self._stage_seconds = {stage: stages.labels(stage) for stage in STAGES}
         self._batch_size = Histogram(
             "cloneguard_inference_batch_size", "Queries in one pass of the model.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
@@ -116,19 +126,20 @@ class Metrics:
             for score in ood.score.tolist():
                 self._ood_score.observe(score)
         if near := case.findings.get("near_duplicates"):
-            founders = 0
+            self.neighbourhoods.inc(near.label.count(""))
             for channel, distance in zip(near.label, near.score.tolist(), strict=True):
                 if channel:
                     self._near_duplicates[channel].inc()
                     self._distance.observe(distance)
-                else:
-                    founders += 1
-            self.neighbourhoods.inc(founders)
-        for name in ("misrecognition", "watermark"):
-            if finding := case.findings.get(name):
-                for reason in finding.label:
-                    if reason:
-                        self._misrecognized[reason].inc()
+        for reason in filter(None, case.reasons):
+            self._misrecognized[reason].inc()
+        shadows = (finding for name in ("misrecognition", "watermark") if (finding := case.findings.get(name)) and not finding.enforced)
+        for reason in filter(None, (label for finding in shadows for label in finding.label)):
+            self._shadowed[reason].inc()
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Time one micro-batch in one stage."""
+        self._stage_seconds[stage].observe(seconds)
 
     def degraded(self, component: str, *, is_degraded: bool) -> None:
         """Say whether a component works in a lesser way."""

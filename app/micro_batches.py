@@ -4,10 +4,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from app.errors import FailedError, OverloadedError
+from app.errors import FailedError, OverloadedError, ProblemError
+from defenses.stores.protocol import StoreError
 from defenses.vocabulary import Case, Query
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,7 @@ class MicroBatches:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        for waiting in self._queue:
-            waiting.answered.set_exception(OverloadedError("shutdown"))
+        self._fail(self._queue, lambda: OverloadedError("shutdown"))
         self._queue.clear()
 
     def _wake(self) -> None:
@@ -84,14 +84,25 @@ class MicroBatches:
                 batch.append(waiting)
         return batch
 
+    @staticmethod
+    def _fail(batch: Iterable[_Waiting], error: Callable[[], ProblemError]) -> None:
+        for waiting in batch:
+            if not waiting.answered.done():
+                waiting.answered.set_exception(error())
+
     async def _answer(self, batch: list[_Waiting]) -> None:
         try:
             case = await self._walk(tuple(waiting.query for waiting in batch))
+        except asyncio.CancelledError:
+            self._fail(batch, lambda: OverloadedError("shutdown"))
+            raise
+        except StoreError as error:
+            log.error("the store failed: %s", error)  # no traceback: one a batch would fill the disk that is full already
+            self._fail(batch, lambda: OverloadedError("store"))
+            return
         except Exception:
             log.exception("a micro-batch of %d queries failed", len(batch))
-            for waiting in batch:
-                if not waiting.answered.done():
-                    waiting.answered.set_exception(FailedError("The query could not be answered."))
+            self._fail(batch, lambda: FailedError("The query could not be answered."))
             return
         for row, waiting in enumerate(batch):
             if not waiting.answered.done():

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from threadpoolctl import threadpool_limits
 
 from app.admin.application import create_admin
 from app.http_protocol import hardened_protocol
@@ -36,6 +37,7 @@ async def run(settings: Settings, *, announce: Callable[[Service, str, str], Non
     port that is taken.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    threadpool_limits(1, user_api="blas")  # the matrices are small: more threads only spin on the cores that answer queries
     app = create_app(settings)
     with _listen(settings.server.host, settings.server.port) as public, _listen(settings.admin.host, settings.admin.port) as admin:
         async with app.router.lifespan_context(app):
@@ -76,7 +78,7 @@ def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         log_level="warning",
-        timeout_keep_alive=int(server.keep_alive_seconds),
+        timeout_keep_alive=server.keep_alive_seconds,
         timeout_graceful_shutdown=server.shutdown_seconds,
     )
 

@@ -1,5 +1,6 @@
 """Every setting, its default, and where values come from: `--set` > CLONEGUARD_* > file > profile > default."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,9 @@ from defenses.out_of_distribution.scorers import ScorerName
 from defenses.vocabulary import Mode
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+NOT_SETTINGS = ("CLONEGUARD_DATA", "CLONEGUARD_ABUSE")  # of the benchmarks and of the tests
 
 
 class SettingsError(Exception):
@@ -32,12 +36,12 @@ class Server(Section):
     host: str = Field("127.0.0.1", description="address of the public port")
     port: int = Field(8000, ge=0, le=65535, description="public port; 0 takes a free one")
     max_body_bytes: int = Field(10 * 2**20, ge=1024, description="largest request body (bytes)")
-    max_buffered_bytes: int = Field(256 * 2**20, ge=2**20, description="largest sum of bodies being received at once (bytes)")
+    max_buffered_bytes: int = Field(256 * 2**20, ge=2**20, description="largest sum of the bodies of all requests under way (bytes)")
     max_pixels: int = Field(16_800_000, ge=1024, description="largest image (pixels)")
     max_images: int = Field(64, ge=1, description="most images in one Open Inference Protocol request")
     header_seconds: float = Field(5.0, gt=0, description="time for a request's headers (s)")
     body_seconds: float = Field(15.0, gt=0, description="time for a request's body (s)")
-    keep_alive_seconds: float = Field(20.0, gt=0, description="how long an idle connection stays open (s)")
+    keep_alive_seconds: int = Field(20, ge=1, description="how long an idle connection stays open (s)")
     deadline_seconds: float = Field(5.0, gt=0, description="longest wait in the queue before a query is shed (s)")
     queue: int = Field(256, ge=1, description="most queries between arrival and answer; more are shed with 503")
     max_batch: int = Field(32, ge=1, description="most queries in one pass of the model")
@@ -50,7 +54,7 @@ class Model(Section):
     bundle: str = Field("cifar10", description="name of a bundled recognizer, or a bundle's directory")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where it works, else the CPU")
     precision: Literal["auto", "fp32", "int8"] = Field("auto", description="auto: what the bundle measured to be faster")
-    workers: int = Field(0, ge=0, description="micro-batches in flight at once; 0: one a CPU core, 1 on CUDA")
+    workers: int = Field(0, ge=0, description="passes of the model at once; 0: half as many as CPU cores, 1 on CUDA")
     threads: int = Field(1, ge=1, description="ONNX Runtime threads for each micro-batch")
 
 
@@ -133,7 +137,7 @@ class Settings(BaseSettings):
     """Everything the service can be told. Read once, at start."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CLONEGUARD_", env_nested_delimiter="__", frozen=True, extra="ignore", nested_model_default_partial_update=True
+        env_prefix="CLONEGUARD_", env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
     )
 
     profile: ProfileName = Field(DEFAULT_PROFILE, description="named set of values below: open, truncate, balanced, strict")
@@ -171,6 +175,13 @@ class Settings(BaseSettings):
         return self.model_dump(mode="json")
 
 
+def _is_setting(path: str) -> bool:
+    section, _, key = path.partition("__")
+    field = Settings.model_fields.get(section)
+    keys = getattr(field and field.annotation, "model_fields", {})
+    return field is not None and (not key or key in keys)
+
+
 def read_settings(*, file: Path | None = None, assignments: Sequence[str] = (), **given: Any) -> Settings:
     """Read settings once.
 
@@ -185,6 +196,8 @@ def read_settings(*, file: Path | None = None, assignments: Sequence[str] = (), 
         target = given
         for section in sections:
             target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise SettingsError(f"--set {assignment!r}: {section} has a value already")
         target[key] = None if value in {"none", "null"} else value
     source = type("FileSettings", (Settings,), {"model_config": SettingsConfigDict(toml_file=file)}) if file else Settings
     if file and not file.is_file():
@@ -192,13 +205,17 @@ def read_settings(*, file: Path | None = None, assignments: Sequence[str] = (), 
     unknown = [key for key in given if key not in Settings.model_fields]
     if unknown:
         raise SettingsError(f"unknown setting {unknown[0]!r}; sections: {', '.join(Settings.model_fields)}")
+    for name in os.environ:
+        if name.startswith("CLONEGUARD_") and name not in NOT_SETTINGS and not _is_setting(name.removeprefix("CLONEGUARD_").lower()):
+            raise SettingsError(f"no setting is called {name}; a key is CLONEGUARD_SECTION__KEY")
     try:
         settings: Settings = source(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SettingsError(
-            f"setting {'.'.join(str(part) for part in first['loc'])}: {first['msg']} (given: {first['input']!r})"
-        ) from error
+        name = ".".join(str(part) for part in first["loc"])
+        secret = first["type"] == "extra_forbidden" or "secret" in name or "token" in name  # a misspelt name may carry a secret too
+        said = "" if secret else f" (given: {first['input']!r})"
+        raise SettingsError(f"setting {name}: {first['msg']}{said}") from None
     except ValueError as error:
         raise SettingsError(f"settings: {error}") from error
     return settings

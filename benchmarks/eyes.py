@@ -26,7 +26,7 @@ from defenses.fingerprint import hamming, perceptual_hashes
 from models import bundle as bundles
 from models import manifest as manifests
 from models.bundle import BUNDLED, Bundle
-from models.folders import image_files
+from models.folders import image_files, read_images
 from models.manifest import InputSpec
 from models.packaging import top1
 from models.preprocess import fit
@@ -112,7 +112,8 @@ def _near_duplicates(bundle: Bundle, data: Path, random: np.random.Generator) ->
     def fingerprints(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return perceptual_hashes(pixels), code(bundle.infer_all(pixels).embedding)
 
-    stored = fingerprints(_pixels([image_files(data / "cifar10" / "train")[i] for i in random.permutation(50_000)[:STORED]]))
+    train = image_files(data / "cifar10" / "train")
+    stored = fingerprints(_pixels([train[i] for i in random.permutation(len(train))[:STORED]]))
     test = image_files(data / "cifar10" / "test")
     asked = _pixels([test[i] for i in random.permutation(len(test))[:ASKED]])
     original = fingerprints(asked)
@@ -135,11 +136,7 @@ def _near_duplicates(bundle: Bundle, data: Path, random: np.random.Generator) ->
 
 
 def _pixels(files: list[Path]) -> NDArray[np.uint8]:
-    images = []
-    for path in files:
-        with Image.open(path) as image:
-            images.append(fit(image, InputSpec(size=32)))
-    return np.stack(images)
+    return read_images(files, InputSpec(size=32))
 
 
 def _sample(tiny: Path, classes: list[str], most: int, random: np.random.Generator) -> NDArray[np.uint8]:

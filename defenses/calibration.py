@@ -125,7 +125,7 @@ def calibrate(
     if embeddings is not None:
         code = EmbeddingCode.fit(embeddings, classes=classes[: len(embeddings)], copies=copies)
         arrays |= {f"embedding/{key}": value for key, value in code.arrays().items()}
-        figures["embedding_code"] = {"bits": code.projection.shape[1], "radius": code.radius} | _recall(code, embeddings, copies)
+        figures["embedding_code"] = {"bits": code.bits, "radius": code.radius} | _recall(code, embeddings, copies)
     return arrays, figures
 
 

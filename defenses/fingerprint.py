@@ -94,6 +94,11 @@ class EmbeddingCode:
         """Codes (n, bits / 8) of embeddings (n, e)."""
         return np.packbits((embedding - self.mean) @ self.projection > 0, axis=1)
 
+    @property
+    def bits(self) -> int:
+        """Length of a code."""
+        return int(self.projection.shape[1])
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything it learned."""
         return {"mean": self.mean, "projection": self.projection, "radius": np.array(self.radius)}

@@ -52,8 +52,9 @@ class IntentionalMisrecognition:
         doubtful = ood.doubtful.tolist() if ood and ood.enforced else [False] * len(neighbourhoods)
         flat = tuple(self._reason(n, doubtful=d) for n, d in zip(neighbourhoods, doubtful, strict=True))
         marked = tuple("watermark" if self._is_marked(n) else "" for n in neighbourhoods)
-        case = case.with_finding("misrecognition", _finding(flat, self._mode))
-        case = case.with_finding("watermark", _finding(marked, self._watermark_mode))
+        for name, found, mode in (("misrecognition", flat, self._mode), ("watermark", marked, self._watermark_mode)):
+            if mode is not Mode.OFF:
+                case = case.with_finding(name, _finding(found, mode))
         reasons = tuple(
             (reason if self._mode is Mode.ENFORCE else "") or (mark if self._watermark_mode is Mode.ENFORCE else "")
             for reason, mark in zip(flat, marked, strict=True)
@@ -87,9 +88,10 @@ class IntentionalMisrecognition:
         return altered
 
     def _reason(self, neighbourhood: Neighbourhood, *, doubtful: bool) -> str:
+        chosen = _share(self._rate_key, neighbourhood.id) < self._rate  # computed for every query, as everything here is
         if neighbourhood.flagged and doubtful:
             return "ood"
-        return "rate" if _share(self._rate_key, neighbourhood.id) < self._rate else ""
+        return "rate" if chosen else ""
 
     def _is_marked(self, neighbourhood: Neighbourhood) -> bool:
         return _share(self._watermark_key, neighbourhood.id + neighbourhood.founder.encode()) < self._watermark_rate

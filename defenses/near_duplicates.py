@@ -8,6 +8,8 @@ from defenses.fingerprint import EmbeddingCode, perceptual_hashes
 from defenses.stores.protocol import QueryStore, Sighting
 from defenses.vocabulary import Case, Finding, Floats, Mode, Neighbourhood
 
+CLOSE = 0.25  # of the best score; with it 99% of test images keep their label when recompressed at quality 60, without it 95%
+
 
 class NearDuplicateLookup:
     """Join every query to a neighbourhood: find the oldest founder near it, or found one.
@@ -16,8 +18,8 @@ class NearDuplicateLookup:
     that was not calibrated: then the first channel works alone). The finding's score is the Hamming distance in bits, its label the
     channel, or "" for a founder. In shadow mode the neighbourhoods are recorded, but nothing follows from them.
 
-    One neighbourhood, one answer: a member whose second-best class is the founder's best exchanges the two, so that a change too small
-    to see does not flip a label that was a close call. A false merge costs nothing here: a foreign founder's class is rarely second.
+    One neighbourhood, one answer: where the founder's best class is a close second for a member, the two exchange places, so that a
+    change too small to see does not flip a label. A confident answer stays as it is, whoever founded.
     """
 
     def __init__(self, store: QueryStore, *, code: EmbeddingCode | None, mode: Mode) -> None:
@@ -55,10 +57,11 @@ class NearDuplicateLookup:
 
 
 def _agreeing(scores: Floats, neighbourhoods: Sequence[Neighbourhood]) -> Floats:
-    """Scores (n, m) in which the founder's best class is best wherever it was second."""
+    """Scores (n, m) in which the founder's best class is best wherever it was a close second."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :2]
     founders = np.array([neighbourhood.top_classes[0] for neighbourhood in neighbourhoods])
-    rows = np.flatnonzero(best[:, 1] == founders)[:, None]
+    first, second = np.take_along_axis(scores, best, axis=1).T
+    rows = np.flatnonzero((best[:, 1] == founders) & (second >= CLOSE * first))[:, None]
     agreeing = scores.copy()
     agreeing[rows, best[rows[:, 0], ::-1]] = scores[rows, best[rows[:, 0]]]
     return agreeing

@@ -22,10 +22,10 @@ class OutputTruncation:
         order = np.argsort(-case.scores, axis=1, kind="stable")
         scores = np.take_along_axis(case.scores, order, axis=1).astype(np.float64)
         enforced = self._mode is Mode.ENFORCE
-        if self._mode is not Mode.OFF:
+        if self._mode is Mode.SHADOW:
             everyone = np.ones(len(order), dtype=np.bool_)
             withheld = np.full(len(order), max(0, order.shape[1] - self._top_k), dtype=np.float32)
-            finding = Finding(flagged=everyone, score=withheld, label=("",) * len(order), doubtful=everyone, enforced=enforced)
+            finding = Finding(flagged=everyone, score=withheld, label=("",) * len(order), doubtful=everyone, enforced=False)
             case = case.with_finding("truncation", finding)
         if not enforced:
             return replace(case, answer=Answer(order, scores))

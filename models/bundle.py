@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from models.manifest import BundleError, Manifest, verify
+from models.manifest import BundleError, Manifest, Precision, verify
 from models.runtime import Device, check_installation, check_session, choose_providers
+
+try:
+    import onnxruntime
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("ONNX Runtime is missing: install one of 'cloneguard[cpu]' and 'cloneguard[gpu]'", name=error.name) from error
 
 BUNDLED = Path(__file__).parent / "bundles"
 OUTPUTS = ("logits", "features", "embedding")
@@ -86,23 +90,31 @@ def load(bundle: str | Path, *, device: Device = "auto", precision: Literal["aut
     directory = locate(bundle)
     manifest = verify(directory)
     providers = choose_providers(device, onnxruntime.get_available_providers())
-    if precision == "auto":
-        precision = manifest.default_precision["cuda" if "CUDAExecutionProvider" in providers else "cpu"]
-    if precision not in manifest.models:
-        raise BundleError(f"{directory}: no {precision} model in this bundle (there: {', '.join(manifest.models)})")
+    chosen, session = _open(directory, manifest, providers, precision=precision, threads=threads)
+    check_session(device, session.get_providers())
+    if providers[0] not in session.get_providers():  # auto, and CUDA did not start: what is fast there may be slow here
+        chosen, session = _open(directory, manifest, ["CPUExecutionProvider"], precision=precision, threads=threads)
+    path = directory / manifest.models[chosen]
+    missing = [name for name in OUTPUTS if name not in {output.name for output in session.get_outputs()}]
+    inputs = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
+    if missing or inputs != [("images", "tensor(uint8)", 4)]:
+        raise BundleError(f"{path}: expected uint8 `images` (N, H, W, 3) in and {', '.join(OUTPUTS)} out; make it with `cloneguard bundle`")
+    return Bundle(directory, manifest, session, precision=chosen)
+
+
+def _open(
+    directory: Path, manifest: Manifest, providers: list[str], *, precision: Literal["auto", "fp32", "int8"], threads: int
+) -> tuple[Precision, onnxruntime.InferenceSession]:
+    chosen = precision if precision != "auto" else manifest.default_precision["cuda" if "CUDAExecutionProvider" in providers else "cpu"]
+    if chosen not in manifest.models:
+        raise BundleError(f"{directory}: no {chosen} model in this bundle (there: {', '.join(manifest.models)})")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning starves the event loop of its core
-    path = directory / manifest.models[precision]
+    path = directory / manifest.models[chosen]
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        return chosen, onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own errors share no narrower base
         raise BundleError(f"{path}: not a model that ONNX Runtime can load: {str(error).splitlines()[0]}") from error
-    check_session(device, session.get_providers())
-    missing = [name for name in OUTPUTS if name not in {output.name for output in session.get_outputs()}]
-    inputs = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
-    if missing or inputs != [("images", "tensor(uint8)", 4)]:
-        raise BundleError(f"{path}: expected uint8 `images` (N, H, W, 3) in and {', '.join(OUTPUTS)} out; make it with `cloneguard bundle`")
-    return Bundle(directory, manifest, session, precision=precision)

@@ -10,17 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image
 
+from models.folders import image_files, read_images
 from models.graph import prepare
-from models.manifest import FILE, BundleError, InputSpec, Manifest, Precision, Resize, describe, digest
+from models.manifest import FILE, BundleError, Manifest, Precision, Resize, describe, digest
 from models.onnx_file import open_session
-from models.preprocess import fit
 from models.quantize import quantize
 
 FP32, INT8 = "model.onnx", "model.int8.onnx"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-FORMATS = ("JPEG", "PNG", "WEBP")  # what the server reads
 MIN_IMAGES, MAX_IMAGES = 20, 1000  # one half calibrates, the other measures
 MAX_LOSS = 0.003  # of top-1 accuracy, up to which int8 may be the default
 MAX_DISAGREEMENT = 0.01  # of int8 labels with fp32 labels, likewise, where no true labels are known
@@ -73,7 +70,7 @@ def make_bundle(
         scores = {"fp32": 1.0}
         if quantise:
             models["int8"] = INT8
-            images = _read(files, manifest.input)
+            images = read_images(files, manifest.input)
             quantize(work / FP32, work / INT8, [images[0::2]])
             fp32, int8 = (_labels(work / file, images[1::2]) for file in (FP32, INT8))
             scores["int8"] = float((fp32 == int8).mean())
@@ -156,18 +153,7 @@ def _calibration_files(folder: Path | None) -> list[Path]:
     """Up to 1,000 image files under a folder, a random choice that is the same on every machine."""
     if folder is None:
         raise BundleError("int8 needs a folder of training images to calibrate on: give one, or make the bundle without int8")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = image_files(folder)
     if len(found) < MIN_IMAGES:
         raise BundleError(f"{folder} has {len(found)} JPEG, PNG or WebP images, and calibrating int8 needs at least {MIN_IMAGES}")
     return [found[i] for i in np.random.default_rng(0).permutation(len(found))[:MAX_IMAGES]]
-
-
-def _read(files: Sequence[Path], spec: InputSpec) -> NDArray[np.uint8]:
-    images = np.empty((len(files), spec.size, spec.size, 3), dtype=np.uint8)
-    for row, path in enumerate(files):
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                images[row] = fit(image, spec)
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise BundleError(f"{path} cannot be read as an image: remove it from the calibration images ({error})") from error
-    return images

@@ -32,7 +32,7 @@ def fit(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     """
     side = _shorter_side(spec)
     image.draft(None, (2 * side, 2 * side))
-    upright = UPRIGHT.get(_orientation(image.info.get("exif", b"")))
+    upright = UPRIGHT.get(_orientation(image.info.get("exif")))
     rgb = _rgb(image)
     rgb = rgb.resize((spec.size, spec.size), Image.Resampling.BICUBIC) if spec.resize == "stretch" else _centre(rgb, spec)
     if upright is not None:
@@ -74,11 +74,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _orientation(exif: bytes) -> int:
+def _orientation(exif: object) -> int:
     """The orientation in an EXIF block, 1 where it says none or is damaged.
 
     Read here and not by Pillow, which decodes every tag that a client cares to write and warns about broken ones.
     """
+    if not isinstance(exif, bytes):  # none, or a text chunk of that name
+        return 1
     block = exif.removeprefix(b"Exif\x00\x00")
     order: Literal["little", "big"] = "little" if block[:2] == b"II" else "big"
     directory = int.from_bytes(block[4:8], order)

@@ -13,6 +13,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+SECRET = "the same in every test: whose answers are altered must not change from run to run"
 READY_SECONDS = 60.0  # on a machine that is busy with other things; an idle one needs a few
 
 
@@ -32,6 +33,9 @@ class RunningServer:
         self.options = options
         self.port, self.admin_port = free_port(), free_port()
         self.log = state.with_name(f"{state.name}.log")
+        if not (state / "secret").exists():
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (state / "secret").write_text(SECRET)
         self._start()
 
     def _start(self) -> None:

@@ -1,7 +1,6 @@
 """`create_admin(service)`: metrics, clients, policy, audit and the live page, behind a token."""
 
 import base64
-import binascii
 import hmac
 import secrets
 from datetime import UTC, datetime
@@ -50,7 +49,7 @@ def require_token(request: Request) -> None:
     if scheme.lower() == "basic":
         try:
             user, _, given = base64.b64decode(credentials, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, or not UTF-8
             user = ""
         given = given if user == "admin" else ""
     if scheme.lower() not in {"basic", "bearer"} or not hmac.compare_digest(given.encode(), service.admin_token.encode()):

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -16,8 +17,12 @@ from app.service import Service
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 
 
-async def read_body(service: Service, headers: Headers, receive: Receive) -> bytes:
-    """Read a whole body. Raises TooLargeError as soon as it is known to be too large, and OverloadedError when memory is short."""
+@asynccontextmanager
+async def received_body(service: Service, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
+    """Read a whole body, and count its bytes until the request is done with them.
+
+    Raises TooLargeError as soon as it is known to be too large, and OverloadedError when all requests together hold too much.
+    """
     limit = service.settings.server.max_body_bytes
     announced = headers.get("content-length", "0")
     if not announced.isdecimal():
@@ -27,7 +32,8 @@ async def read_body(service: Service, headers: Headers, receive: Receive) -> byt
     chunks: list[bytes] = []
     size = 0
     try:
-        while True:
+        more = True
+        while more:
             message: Message = await receive()
             if message["type"] == "http.disconnect":
                 raise TimedOutError("The body did not arrive.")
@@ -37,11 +43,10 @@ async def read_body(service: Service, headers: Headers, receive: Receive) -> byt
             if size > limit:
                 raise TooLargeError(f"The body is larger than {limit} bytes.")
             if service.buffered_bytes > service.settings.server.max_buffered_bytes:
-                service.metrics.failed("shed", shed="memory")
                 raise OverloadedError("memory")
             chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            more = message.get("more_body", False)
+        yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
     finally:
         service.buffered_bytes -= size
 
@@ -88,12 +93,18 @@ def _image_in_json(body: bytes) -> bytes:
     return decode_base64(image["b64"])
 
 
+class _InMemory(MultiPartParser):
+    """The body is in memory already, and within its limit: nothing is spooled to disk."""
+
+    spool_max_size = 2**31
+
+
 async def _image_in_form(headers: Headers, body: bytes) -> bytes:
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
     try:
-        form = await MultiPartParser(headers, stream(), max_files=1, max_fields=8, max_part_size=len(body)).parse()  # type: ignore[arg-type]
+        form = await _InMemory(headers, stream(), max_files=1, max_fields=8, max_part_size=len(body)).parse()  # type: ignore[arg-type]
     except (MultiPartException, KeyError, ValueError) as error:
         raise BadSyntaxError("The body is not a valid multipart form with one field `file`.") from error
     try:

@@ -1,7 +1,5 @@
 """Open Inference Protocol v2 (KServe, Triton, MLServer): one BYTES tensor of images in, labels, class ids and scores out."""
 
-import asyncio
-import time
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -12,12 +10,12 @@ from starlette.responses import Response
 
 from app import __version__
 from app.errors import BadSyntaxError, NotFoundError, UnsupportedMediaError
-from app.public.bodies import decode_base64, parse_json, read_body
+from app.public.bodies import decode_base64, parse_json, received_body
 from app.public.health import ready_or_503
 from app.public.predict import client_of
 from app.public.problems import documented
 from app.service import Service
-from defenses.vocabulary import Answer, Case
+from defenses.vocabulary import Answer
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -143,6 +141,17 @@ async def model_metadata(model: str, request: Request) -> ModelMetadata:
     )
 
 
+@router.get(
+    "/models/{model}/ready",
+    summary="Model readiness",
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def model_ready(model: str, request: Request) -> Ready:
+    """Say whether this model answers."""
+    _service_for(model, request)
+    return await ready(request)
+
+
 @router.post(
     "/models/{model}/infer",
     response_model=InferAnswer,
@@ -171,20 +180,12 @@ async def model_metadata(model: str, request: Request) -> ModelMetadata:
 async def infer(model: str, request: Request) -> Response:
     """Recognize n images, base64 in one BYTES tensor; if one of them fails, the request fails."""
     service = _service_for(model, request)
-    started = time.perf_counter()
-    try:
+    with service.observed("infer"):
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaError("Send application/json; the binary extension is not offered.")
-        asked = _parse(await read_body(service, request.headers, request.receive), most=service.settings.server.max_images)
-        images = [decode_base64(text) for text in asked.inputs[0].data]
-        outcomes = await asyncio.gather(*(service.ask(image, client=client_of(request)) for image in images), return_exceptions=True)
-    finally:
-        service.metrics.request_seconds.labels("infer").observe(time.perf_counter() - started)
-    rows: list[tuple[Case, int]] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-        rows.append(outcome)
+        async with received_body(service, request.headers, request.receive) as body:
+            asked = _parse(body, most=service.settings.server.max_images)
+            rows = await service.ask(*(decode_base64(text) for text in asked.inputs[0].data), client=client_of(request))
     manifest = service.bundle.manifest
     document = {
         "id": asked.id or rows[0][0].queries[rows[0][1]].id,

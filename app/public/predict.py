@@ -1,6 +1,5 @@
 """`POST /predict`: one image in, its classes out."""
 
-import time
 from http import HTTPStatus
 from typing import Any
 
@@ -9,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from app.public.bodies import IMAGE_TYPES, image_in, read_body
+from app.public.bodies import IMAGE_TYPES, image_in, received_body
 from app.public.problems import documented
 from app.service import Service
 from defenses.vocabulary import Case
@@ -87,13 +86,10 @@ REQUEST_BODY: dict[str, Any] = {
 async def predict(request: Request) -> Response:
     """Recognize one image: send it as JPEG, PNG or WebP, as the form field `file`, or base64 in JSON."""
     service: Service = request.app.state.service
-    started = time.perf_counter()
-    try:
-        image = await image_in(request.headers, await read_body(service, request.headers, request.receive))
-        case, row = await service.ask(image, client=client_of(request))
-    finally:
-        service.metrics.request_seconds.labels("predict").observe(time.perf_counter() - started)
-    return Response(orjson.dumps(render(service, case, row)), media_type="application/json")
+    with service.observed("predict"):
+        async with received_body(service, request.headers, request.receive) as body:
+            ((case, row),) = await service.ask(await image_in(request.headers, body), client=client_of(request))
+        return Response(orjson.dumps(render(service, case, row)), media_type="application/json")
 
 
 def client_of(request: Request) -> str:

@@ -63,6 +63,12 @@ def answer(error: ProblemError) -> Response:
     return problem(error.status, str(error), headers)
 
 
+def bug(request: Request, error: Exception) -> Response:
+    """The answer to a request that met a bug; what it was is in the log, not in the answer."""
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The request could not be answered.")
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of an application as a problem."""
 
@@ -80,8 +86,7 @@ def install(app: FastAPI) -> None:
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "The request's parameters are not valid.")
 
     async def on_bug(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The request could not be answered.")
+        return bug(request, error)
 
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(HTTPException, on_http)

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import count
+from itertools import count, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,19 +20,23 @@ from defenses.vocabulary import Neighbourhood
 _FOUNDERS = "SELECT sequence, perceptual, embedding FROM sightings WHERE index_id = ? AND neighbourhood = digest ORDER BY sequence"
 _FACTS = "SELECT f.digest, f.client, f.flagged, f.top_class, f.second_class FROM sightings AS f"
 _FACTS_BY_SEQUENCE = f"{_FACTS} WHERE f.sequence = ?"
-_FACTS_BY_DIGEST = f"""{_FACTS} JOIN sightings AS s ON f.index_id = s.index_id AND f.digest = s.neighbourhood
-    WHERE s.index_id = ? AND s.digest = ?"""
-_WRITE_SIGHTING = """INSERT INTO sightings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
+_FACTS_BY_DIGEST = """SELECT s.digest, f.digest, f.client, f.flagged, f.top_class, f.second_class
+    FROM sightings AS s JOIN sightings AS f ON f.index_id = s.index_id AND f.digest = s.neighbourhood
+    WHERE s.index_id = ? AND s.digest IN"""
+_WRITE_SIGHTINGS = """INSERT INTO sightings VALUES {rows}
     ON CONFLICT (index_id, digest) DO UPDATE SET last_seen = max(last_seen, excluded.last_seen), count = count + 1"""
-_WRITE_CLIENT = """INSERT INTO clients VALUES (?, 1, ?, ?, ?, ?, ?) ON CONFLICT (client) DO UPDATE SET
-    queries = queries + 1, flagged = flagged + excluded.flagged, near_duplicates = near_duplicates + excluded.near_duplicates,
-    altered = altered + excluded.altered, first_seen = min(first_seen, excluded.first_seen),
+_WRITE_CLIENTS = """INSERT INTO clients VALUES {rows} ON CONFLICT (client) DO UPDATE SET
+    queries = queries + excluded.queries, flagged = flagged + excluded.flagged,
+    near_duplicates = near_duplicates + excluded.near_duplicates, altered = altered + excluded.altered,
+    first_seen = min(first_seen, excluded.first_seen),
     last_seen = max(last_seen, excluded.last_seen)"""
-_RECORDS = "SELECT sequence, body, link FROM audit WHERE sequence > ?"
+_RECORDS = "SELECT sequence, CAST(body AS BLOB), CAST(link AS BLOB) FROM audit WHERE sequence > ?"
 _OLDEST_RECORDS = f"{_RECORDS} ORDER BY sequence LIMIT ?"
 _NEWEST_RECORDS = f"{_RECORDS} ORDER BY sequence DESC LIMIT ?"
 _CHANNELS = ("perceptual", "embedding")  # a tie goes to the former
 _REBUILD_ROWS = 10_000  # at a time
+_MOST_VALUES = 30_000  # of one statement; SQLite takes 32,766
+_client = attrgetter("client")
 
 Result = TypeVar("Result")
 
@@ -140,11 +145,11 @@ class EmbeddedStore:
         first = self._sequence + 1
         with self._transaction():
             matches = self._matches(sightings)
-            self._connection.executemany(
-                _WRITE_SIGHTING,
+            self._write(
+                _WRITE_SIGHTINGS,
                 [
                     (sequence, self._index_id, sighting.digest, match.neighbourhood.id, sighting.perceptual, sighting.embedding,
-                     sighting.flagged, *sighting.top_classes, sighting.client, sighting.time, sighting.time)
+                     sighting.flagged, *sighting.top_classes, sighting.client, sighting.time, sighting.time, 1)
                     for sequence, sighting, match in zip(count(first), sightings, matches)
                 ],
             )  # fmt: skip
@@ -175,17 +180,16 @@ class EmbeddedStore:
                 siblings[alone[later]].append((alone[earlier], kind, distance))
 
         matches: list[Match] = []
-        seen: dict[bytes, Neighbourhood] = {}
+        seen = self._known([sighting.digest for sighting in sightings])
         for at, sighting in enumerate(sightings):
-            known = seen.get(sighting.digest) or self._neighbourhood(_FACTS_BY_DIGEST, self._index_id, sighting.digest)
+            known = seen.get(sighting.digest)
             founding = [kin for kin in siblings.get(at, ()) if not matches[kin[0]].channel]
             if known:
                 match = Match(known, "digest", 0)
             elif stored[at]:
                 sequence, kind, distance = min(stored[at])
-                founder = self._neighbourhood(_FACTS_BY_SEQUENCE, sequence)
-                assert founder
-                match = Match(founder, _CHANNELS[kind], distance)
+                (founder,) = self._rows(_FACTS_BY_SEQUENCE, sequence)
+                match = Match(_neighbourhood(*founder), _CHANNELS[kind], distance)
             elif founding:
                 earlier, kind, distance = min(founding)
                 match = Match(matches[earlier].neighbourhood, _CHANNELS[kind], distance)
@@ -195,20 +199,36 @@ class EmbeddedStore:
             matches.append(match)
         return matches
 
-    def _neighbourhood(self, query: str, *values: object) -> Neighbourhood | None:
-        row = self._connection.execute(query, values).fetchone()
-        return row and Neighbourhood(row[0], row[1], bool(row[2]), (row[3], row[4]))
+    def _known(self, digests: Sequence[bytes]) -> dict[bytes, Neighbourhood]:
+        query = f"{_FACTS_BY_DIGEST} ({', '.join('?' * len(digests))})"
+        return {digest: _neighbourhood(*facts) for digest, *facts in self._rows(query, self._index_id, *digests)}
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Write rows of equal length in one statement: each statement lets go of Python's lock, and may wait to get it back."""
+        at_once = _MOST_VALUES // max(1, len(rows[0])) if rows else 1
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            places = f"({', '.join('?' * len(part[0]))})"
+            self._connection.execute(statement.format(rows=", ".join([places] * len(part))), [value for row in part for value in row])
 
     def _append_audit(self, entries: Sequence[AuditEntry]) -> None:
         last, head = self._head
         records = []
+        by_client = sorted(entries, key=_client)
         for entry in entries:
             last, head = last + 1, link(self._audit_key, head, entry.body)
             records.append((last, entry.body, head))
         with self._transaction():
-            self._connection.executemany("INSERT INTO audit VALUES (?, ?, ?)", records)
-            self._connection.executemany(
-                _WRITE_CLIENT,
-                [(e.client, e.flagged, e.near_duplicate, e.altered, e.time, e.time) for e in entries],
-            )
+            self._write("INSERT INTO audit VALUES {rows}", records)
+            self._write(_WRITE_CLIENTS, [_summary(client, list(own)) for client, own in groupby(by_client, key=_client)])
         self._head = (last, head)
+
+
+def _neighbourhood(digest: bytes, client: str, flagged: int, top: int, second: int) -> Neighbourhood:
+    return Neighbourhood(digest, client, bool(flagged), (top, second))
+
+
+def _summary(client: str, entries: Sequence[AuditEntry]) -> tuple[object, ...]:
+    times = [entry.time for entry in entries]
+    counts = (sum(getattr(entry, name) for entry in entries) for name in ("flagged", "near_duplicate", "altered"))
+    return (client, len(entries), *counts, min(times), max(times))

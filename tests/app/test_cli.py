@@ -37,6 +37,7 @@ def test_openapi_documents_every_public_route() -> None:
         "/v2/health/ready",
         "/v2/models/{model}",
         "/v2/models/{model}/infer",
+        "/v2/models/{model}/ready",
         "/healthz",
         "/readyz",
     }

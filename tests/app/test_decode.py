@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from app.decode import Decoder
 from app.errors import UndecodableError
@@ -14,7 +15,7 @@ from models.manifest import InputSpec
 
 @pytest.fixture
 def decoder() -> Iterator[Decoder]:
-    decoder = Decoder(InputSpec(size=32), max_pixels=1_000_000)
+    decoder = Decoder(InputSpec(size=32), max_pixels=1_000_000, deadline_seconds=5)
     yield decoder
     decoder.close()
 
@@ -54,6 +55,20 @@ def test_other_formats_are_refused(decoder: Decoder, kind: str) -> None:
     """Three parsers are open, not forty."""
     with pytest.raises(UndecodableError, match="not a JPEG, PNG or WebP"):
         decoder.pixels(encoded(picture(), kind))
+
+
+@pytest.mark.parametrize("keyword", ["exif", "transparency", "icc_profile", "dpi", "gamma"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_text_chunk_may_have_any_name(decoder: Decoder, keyword: str, compressed: bool) -> None:  # noqa: FBT001, a parameter of pytest
+    """A PNG's text is a stranger's: it never becomes a failure of ours."""
+    info = PngInfo()
+    info.add_text(keyword, "not what it says", zip=compressed)
+    for mode in ("RGB", "L", "P", "RGBA", "1"):
+        try:
+            pixels, _ = decoder.pixels(encoded(picture().convert(mode), "PNG", pnginfo=info))
+        except UndecodableError:
+            continue
+        assert pixels.shape == (32, 32, 3)
 
 
 def test_too_many_pixels_are_refused(decoder: Decoder) -> None:

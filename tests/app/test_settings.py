@@ -71,6 +71,7 @@ def test_none_can_be_assigned() -> None:
         ("odd.mode=off", "odd"),
         ("misrecognition.rate=1.5", "misrecognition.rate"),
         ("misrecognition.rate", "expected section.key=value"),
+        ("server=1", "server"),
         ("=3", "expected section.key=value"),
         ("profile=opened", "profile"),
         ("server.port=http", "server.port"),
@@ -81,6 +82,22 @@ def test_a_wrong_assignment_is_one_clear_error(assignment: str, message: str) ->
     with pytest.raises(SettingsError, match=message) as caught:
         read_settings(assignments=[assignment])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["CLONEGUARD_PROFIL", "CLONEGUARD_OOD_MODE", "CLONEGUARD_OOD__MOD", "CLONEGUARD_ADMIN__TOKN"])
+def test_a_misspelt_environment_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nobody believes in a setting that was never read; and what it said stays unsaid, for it may be a secret."""
+    monkeypatch.setenv(name, "hush-hush")
+    with pytest.raises(SettingsError, match=name) as caught:
+        read_settings()
+    assert "hush" not in str(caught.value)
+
+
+def test_a_misspelt_section_of_a_file_is_an_error(tmp_path: Path) -> None:
+    """As on the command line."""
+    (tmp_path / "settings.toml").write_text("[misrecogniton]\nrate = 0.5\n")
+    with pytest.raises(SettingsError, match="misrecogniton"):
+        read_settings(file=tmp_path / "settings.toml")
 
 
 def test_a_missing_file_is_an_error() -> None:

@@ -137,6 +137,15 @@ async def test_shadow_mode_finds_but_does_not_alter() -> None:
     assert np.array_equal(seen.scores, case.scores)
 
 
+async def test_what_is_off_finds_nothing() -> None:
+    """Rates and watermarks each have a mode of their own."""
+    case = await make(mode=Mode.ENFORCE, rate=1.0, watermark_mode=Mode.OFF, watermark_rate=1.0)(case_of(3))
+    assert "watermark" not in case.findings
+    case = await make(mode=Mode.OFF, rate=1.0, watermark_mode=Mode.ENFORCE, watermark_rate=1.0)(case_of(3))
+    assert "misrecognition" not in case.findings
+    assert case.reasons == ("watermark",) * 3
+
+
 async def test_the_watermark_depends_on_who_founded() -> None:
     """Two accounts' watermarks differ, so that a clone tells whose answers it was trained on."""
     mark = make(mode=Mode.OFF, watermark_mode=Mode.ENFORCE, watermark_rate=0.5)

@@ -1,6 +1,10 @@
 """The admin port: metrics for all, the rest for the token's owner, and audit records that chain."""
 
 import base64
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 
 import httpx
 import orjson
@@ -69,6 +73,24 @@ def test_the_audit_log_chains_and_pages(server: RunningServer) -> None:
     broken = [*records]
     broken[2] = AuditRecord(broken[2].sequence, broken[2].body.replace(b"127.0.0.1", b"127.0.0.9"), broken[2].link)
     assert verify(key, broken) == broken[2].sequence
+
+
+def test_the_chain_is_checked_from_the_command_line(start: Callable[..., RunningServer]) -> None:
+    """Intact after a stop; a record that somebody rewrote in the file is named; a running service is left alone."""
+    server = start()
+    for seed in range(3):
+        httpx.post(f"{server.url}/predict", content=jpeg(ship(seed=seed)), headers={"content-type": "image/jpeg"})
+    command = [sys.executable, "-m", "app", "audit", "--state", str(server.state)]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 3  # in use
+    server.terminate()
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stdout) == (0, "3 records, each fits the one before it\n")
+    with sqlite3.connect(server.state / "cloneguard.db") as file:
+        file.execute("UPDATE audit SET body = replace(body, '127.0.0.1', '127.0.0.9') WHERE sequence = 2")
+    file.close()
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 1
+    assert checked.stderr.startswith("record 2 ")
 
 
 def test_clients_are_summed_up(server: RunningServer) -> None:

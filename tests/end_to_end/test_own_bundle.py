@@ -26,8 +26,7 @@ def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resnet18")
     torch.manual_seed(0)
     network = torchvision.models.resnet18(weights=None).eval()
-    script = torch.jit.trace(network, torch.zeros(1, 3, 224, 224))
-    torch.onnx.export(script, (torch.zeros(1, 3, 224, 224),), folder / "resnet18.onnx", opset_version=18, dynamo=False)
+    torch.onnx.export(network, (torch.zeros(1, 3, 224, 224),), folder / "resnet18.onnx", opset_version=18, dynamo=False)
     (folder / "labels.txt").write_text("".join(f"class {i}\n" for i in range(1000)))
     done = cloneguard("bundle", str(folder / "resnet18.onnx"), "--labels", str(folder / "labels.txt"), "--out", str(folder / "bundle"))
     assert done.returncode == 0, done.stderr

@@ -55,5 +55,5 @@ def test_the_stated_share_of_images_is_altered_and_near_duplicates_share_their_f
     assert abs(altered - 0.3) < 0.06
     # a copy may honestly get another label: only copies that do not are asked about
     same = [(copy == original) for h, c, original, copy in zip(*(top[i] for i in (0, 2, 1, 3)), strict=True) if h == c]
-    assert len(same) > 500
+    assert len(same) > 400
     assert sum(same) / len(same) >= 0.98
