@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.errors import FailedError, OverloadedError, ProblemError
@@ -12,6 +13,7 @@ from defenses.stores.protocol import StoreError
 from defenses.vocabulary import Case, Query
 
 log = logging.getLogger(__name__)
+BEHIND = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -22,17 +24,26 @@ class _Waiting:
 
 
 class MicroBatches:
-    """Hand queries to `walk` in micro-batches, `workers` of them at once.
+    """Hand queries in micro-batches to `infer`, `workers` of them at once, and its cases to `defend`.
 
-    A query that waited longer than `deadline_seconds` is shed, one whose batch failed gets an error: none is answered by half.
+    A worker takes its next micro-batch as soon as the model is free again, while those before are still with the defences; at most
+    `BEHIND` a worker are there, so that batches grow where the defences are what is slow. A query that waited longer than
+    `deadline_seconds` is shed, one whose batch failed gets an error: none is answered by half.
     """
 
     def __init__(
-        self, walk: Callable[[tuple[Query, ...]], Awaitable[Case]], *, workers: int, max_batch: int, deadline_seconds: float
+        self,
+        infer: Callable[[tuple[Query, ...]], Awaitable[Case]],
+        defend: Callable[[Case], Awaitable[Case]],
+        *,
+        workers: int,
+        max_batch: int,
+        deadline_seconds: float,
     ) -> None:
-        self._walk, self._max_batch, self._deadline = walk, max_batch, deadline_seconds
+        self._infer, self._defend, self._max_batch, self._deadline = infer, defend, max_batch, deadline_seconds
         self._queue: deque[_Waiting] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._defending: set[asyncio.Task[None]] = set()
         self._workers = [asyncio.create_task(self._work(), name=f"micro-batches-{i}") for i in range(workers)]
 
     def __len__(self) -> int:
@@ -47,10 +58,11 @@ class MicroBatches:
         return await waiting.answered
 
     async def close(self) -> None:
-        """Stop the workers; queries still waiting are shed."""
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        """Stop the workers; queries that have no answer yet are shed."""
+        tasks = [*self._workers, *self._defending]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._fail(self._queue, lambda: OverloadedError("shutdown"))
         self._queue.clear()
 
@@ -67,9 +79,15 @@ class MicroBatches:
                 idle = asyncio.get_running_loop().create_future()
                 self._idle.append(idle)
                 await idle
+            while len(self._defending) >= BEHIND * len(self._workers):
+                await asyncio.wait(self._defending, return_when=asyncio.FIRST_COMPLETED)
             batch = self._take()
             if batch:
-                await self._answer(batch)
+                with self._failing_closed(batch):
+                    case = await self._infer(tuple(waiting.query for waiting in batch))
+                    task = asyncio.create_task(self._answer(batch, case))
+                    self._defending.add(task)
+                    task.add_done_callback(self._defending.discard)
 
     def _take(self) -> list[_Waiting]:
         oldest = time.monotonic() - self._deadline
@@ -84,26 +102,30 @@ class MicroBatches:
                 batch.append(waiting)
         return batch
 
-    @staticmethod
-    def _fail(batch: Iterable[_Waiting], error: Callable[[], ProblemError]) -> None:
-        for waiting in batch:
-            if not waiting.answered.done():
-                waiting.answered.set_exception(error())
+    async def _answer(self, batch: list[_Waiting], case: Case) -> None:
+        with self._failing_closed(batch):
+            case = await self._defend(case)
+            for row, waiting in enumerate(batch):
+                if not waiting.answered.done():
+                    waiting.answered.set_result((case, row))
 
-    async def _answer(self, batch: list[_Waiting]) -> None:
+    @contextmanager
+    def _failing_closed(self, batch: list[_Waiting]) -> Iterator[None]:
+        """Give every query of a batch that failed its error; only cancellation goes further."""
         try:
-            case = await self._walk(tuple(waiting.query for waiting in batch))
+            yield
         except asyncio.CancelledError:
             self._fail(batch, lambda: OverloadedError("shutdown"))
             raise
         except StoreError as error:
             log.error("the store failed: %s", error)  # no traceback: one a batch would fill the disk that is full already
             self._fail(batch, lambda: OverloadedError("store"))
-            return
         except Exception:
             log.exception("a micro-batch of %d queries failed", len(batch))
             self._fail(batch, lambda: FailedError("The query could not be answered."))
-            return
-        for row, waiting in enumerate(batch):
+
+    @staticmethod
+    def _fail(batch: Iterable[_Waiting], error: Callable[[], ProblemError]) -> None:
+        for waiting in batch:
             if not waiting.answered.done():
-                waiting.answered.set_result((case, row))
+                waiting.answered.set_exception(error())

@@ -1,7 +1,7 @@
 """THE PAGE: the way of a query, top to bottom, in execution order."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from app.audit import Audit
 from app.decode import Decoder
@@ -46,7 +46,7 @@ def defence_steps(
 
 
 class Pipeline:
-    """Decode each query, then walk micro-batches through the model and the steps.
+    """Decode each query, then take micro-batches through the model and the steps.
 
     A step that raises stops its micro-batch: those queries get an error, never an undefended answer.
     """
@@ -57,24 +57,28 @@ class Pipeline:
     ) -> None:  # fmt: skip
         self._decode, self._infer, self._steps = decode, infer, tuple(steps.items())
         self._observe_stage, self._observe = observe_stage, observe
-        self.queue = MicroBatches(self.walk, workers=workers, max_batch=max_batch, deadline_seconds=deadline_seconds)
+        self.queue = MicroBatches(self.infer, self.defend, workers=workers, max_batch=max_batch, deadline_seconds=deadline_seconds)
 
     async def ask(self, image: bytes, *, client: str) -> tuple[Case, int]:
         """Answer one image: returns the finished case and the query's row in it. Raises ProblemError."""
         query = await self._decode(image, client=client)
         return await self.queue.submit(query)
 
-    async def walk(self, queries: tuple[Query, ...]) -> Case:
-        """One micro-batch, from pixels to answers."""
-        started = time.perf_counter()
-        case = await self._infer(queries)
-        for stage, step in (("inference", None), *self._steps):
-            if step is not None:
-                case = await step(case)
-            ended = time.perf_counter()
-            self._observe_stage(stage, ended - started)
-            started = ended
+    async def infer(self, queries: tuple[Query, ...]) -> Case:
+        """One micro-batch, from pixels to what the model says."""
+        return await self._timed("inference", self._infer(queries))
+
+    async def defend(self, case: Case) -> Case:
+        """One micro-batch, from what the model says to what is answered."""
+        for stage, step in self._steps:
+            case = await self._timed(stage, step(case))
         self._observe(case)
+        return case
+
+    async def _timed(self, stage: str, work: Awaitable[Case]) -> Case:
+        started = time.perf_counter()
+        case = await work
+        self._observe_stage(stage, time.perf_counter() - started)
         return case
 
     async def close(self) -> None:

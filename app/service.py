@@ -128,7 +128,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             ),
             observe_stage=metrics.stage,
             observe=lambda case: metrics.observe(case, audited=settings.audit.enabled),
-            workers=passes + 1,  # while one micro-batch is in the model, another is with the defences
+            workers=passes,
             max_batch=settings.server.max_batch,
             deadline_seconds=settings.server.deadline_seconds,
         )

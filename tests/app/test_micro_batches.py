@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app.errors import FailedError, OverloadedError
-from app.micro_batches import MicroBatches
+from app.micro_batches import BEHIND, MicroBatches
 from defenses.vocabulary import Case, Query
 from tests.defenses.cases import case_of
 
@@ -28,6 +28,11 @@ def gated(sizes: list[int]) -> tuple[Callable[[tuple[Query, ...]], Awaitable[Cas
     return walk, gate
 
 
+async def as_it_is(case: Case) -> Case:
+    """Defend nothing."""
+    return case
+
+
 async def settle() -> None:
     """Let every task run until it waits."""
     for _ in range(20):
@@ -38,7 +43,7 @@ async def test_an_idle_worker_takes_a_single_query_at_once() -> None:
     """Nobody waits for a batch to fill."""
     sizes: list[int] = []
     walk, gate = gated(sizes)
-    batches = MicroBatches(walk, workers=1, max_batch=8, deadline_seconds=5)
+    batches = MicroBatches(walk, as_it_is, workers=1, max_batch=8, deadline_seconds=5)
     task = asyncio.create_task(batches.submit(QUERIES[0]))
     await settle()
     assert sizes == [1]
@@ -51,7 +56,7 @@ async def test_a_worker_that_becomes_free_takes_what_is_queued_up_to_the_maximum
     """20 queries behind a busy worker make batches of 8, 8 and 4, each with its own row."""
     sizes: list[int] = []
     walk, gate = gated(sizes)
-    batches = MicroBatches(walk, workers=1, max_batch=8, deadline_seconds=5)
+    batches = MicroBatches(walk, as_it_is, workers=1, max_batch=8, deadline_seconds=5)
     tasks = [asyncio.create_task(batches.submit(query)) for query in QUERIES[:1]]
     await settle()
     tasks += [asyncio.create_task(batches.submit(query)) for query in QUERIES[1:21]]
@@ -68,7 +73,7 @@ async def test_two_workers_walk_two_batches_at_once() -> None:
     """A second query does not wait for the first."""
     sizes: list[int] = []
     walk, gate = gated(sizes)
-    batches = MicroBatches(walk, workers=2, max_batch=8, deadline_seconds=5)
+    batches = MicroBatches(walk, as_it_is, workers=2, max_batch=8, deadline_seconds=5)
     first = asyncio.create_task(batches.submit(QUERIES[0]))
     await settle()
     second = asyncio.create_task(batches.submit(QUERIES[1]))
@@ -83,7 +88,7 @@ async def test_a_query_that_waited_too_long_is_shed() -> None:
     """An answer after the deadline helps nobody; the next query still gets one."""
     sizes: list[int] = []
     walk, gate = gated(sizes)
-    batches = MicroBatches(walk, workers=1, max_batch=8, deadline_seconds=0.0)
+    batches = MicroBatches(walk, as_it_is, workers=1, max_batch=8, deadline_seconds=0.0)
     first = asyncio.create_task(batches.submit(QUERIES[0]))
     await settle()
     with pytest.raises(OverloadedError) as caught:
@@ -105,7 +110,7 @@ async def test_a_failed_batch_gives_every_query_an_error_and_the_worker_goes_on(
             raise RuntimeError("a broken step")
         return case_of(len(queries))
 
-    batches = MicroBatches(walk, workers=1, max_batch=8, deadline_seconds=5)
+    batches = MicroBatches(walk, as_it_is, workers=1, max_batch=8, deadline_seconds=5)
     outcomes = await asyncio.gather(*(batches.submit(query) for query in QUERIES[:3]), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [FailedError] * 3
     assert "a broken step" in caplog.text
@@ -117,7 +122,7 @@ async def test_a_client_that_went_away_costs_no_inference() -> None:
     """A cancelled query is not walked."""
     sizes: list[int] = []
     walk, gate = gated(sizes)
-    batches = MicroBatches(walk, workers=1, max_batch=8, deadline_seconds=5)
+    batches = MicroBatches(walk, as_it_is, workers=1, max_batch=8, deadline_seconds=5)
     first = asyncio.create_task(batches.submit(QUERIES[0]))
     await settle()
     gone, stays = (asyncio.create_task(batches.submit(query)) for query in QUERIES[1:3])
@@ -130,10 +135,33 @@ async def test_a_client_that_went_away_costs_no_inference() -> None:
     await batches.close()
 
 
+async def test_the_model_takes_the_next_batch_while_the_last_one_is_defended() -> None:
+    """The model is never idle for the defences' sake, but no more than a few batches wait for them."""
+    sizes: list[int] = []
+    walk, gate = gated(sizes)
+    gate.set()
+    defending = asyncio.Event()
+
+    async def defend(case: Case) -> Case:
+        await defending.wait()
+        return case
+
+    batches = MicroBatches(walk, defend, workers=1, max_batch=8, deadline_seconds=5)
+    tasks = []
+    for query in QUERIES[: BEHIND + 2]:
+        tasks.append(asyncio.create_task(batches.submit(query)))
+        await settle()
+    assert sizes == [1] * BEHIND
+    defending.set()
+    assert [row for _, row in await asyncio.gather(*tasks)] == [*[0] * BEHIND, 0, 1]
+    assert sizes == [*[1] * BEHIND, 2]
+    await batches.close()
+
+
 async def test_closing_sheds_what_waits() -> None:
     """Nobody hangs when the service ends."""
     walk, _ = gated([])
-    batches = MicroBatches(walk, workers=1, max_batch=1, deadline_seconds=5)
+    batches = MicroBatches(walk, as_it_is, workers=1, max_batch=1, deadline_seconds=5)
     tasks = [asyncio.create_task(batches.submit(query)) for query in QUERIES[:2]]
     await settle()
     tasks[0].cancel()
