@@ -2,11 +2,11 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from app.keys import derive, load_or_create
+from app.keys import SecretError, derive, load_or_create
 from app.settings import read_settings
 from defenses.stores import open_store
 from defenses.stores.chain import GENESIS, verify
@@ -16,12 +16,16 @@ PAGE = 1000  # records read at once
 
 def audit(
     *,
-    state: Annotated[Path, typer.Option(help="State directory of the service, which must not be running.")] = Path("state"),
-    store: Annotated[str, typer.Option(help="Store URL; default: sqlite:///STATE/cloneguard.db.")] = "",
+    state: Annotated[Path | None, typer.Option(help="State directory of the service, which must not be running.")] = None,
+    store: Annotated[str | None, typer.Option(help="Store URL; default: sqlite:///STATE/cloneguard.db.")] = None,
 ) -> None:
     """Check every record of the audit log against the chain; exit code 1 names the first bad one."""
-    settings = read_settings(state=state, store={"url": store})
-    records, bad = asyncio.run(check(settings.store_url(), key=derive(load_or_create(state, "secret", settings.secret), "audit")))
+    given: dict[str, Any] = {"state": state, "store": {"url": store} if store else None}
+    settings = read_settings(**{name: value for name, value in given.items() if value})
+    if settings.secret is None and not (settings.state / "secret").is_file():
+        raise SecretError(f"no secret in {settings.state}: the chain can only be checked with the one it was made with")
+    key = derive(load_or_create(settings.state, "secret", settings.secret), "audit")
+    records, bad = asyncio.run(check(settings.store_url(), key=key))
     if bad is not None:
         typer.echo(f"record {bad} does not fit the chain: it, or one before it, was changed, removed or added", err=True)
         raise typer.Exit(1)

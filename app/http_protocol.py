@@ -207,8 +207,10 @@ class HardenedProtocol(HttpToolsProtocol):
         body = orjson.dumps(
             {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": status.description or status.phrase}
         )
-        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + head + body)
+        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            head += b"retry-after: 1\r\n"
+        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + body)
         self._close()
 
     def _close(self) -> None:

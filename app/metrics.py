@@ -15,7 +15,6 @@ OUTCOMES = ("answered", "invalid", "shed", "failed")
 CHANNELS = ("digest", "perceptual", "embedding")
 REASONS = ("ood", "rate", "watermark")
 ROUTES = ("predict", "infer")
-STAGES = ("inference", "ood", "near_duplicates", "misrecognition", "truncation", "audit")
 SHED_REASONS = ("queue", "memory", "deadline", "shutdown", "store")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STAGE_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
@@ -95,7 +94,7 @@ class Metrics:
         stages = Histogram(
             "cloneguard_stage_seconds", "Time of a micro-batch in one stage (s).", ["stage"], buckets=STAGE_SECONDS, registry=registry
         )
-        self._stage_seconds = {stage: stages.labels(stage) for stage in STAGES}
+        self._stages, self._stage_seconds = stages, {"inference": stages.labels("inference")}
         self._batch_size = Histogram(
             "cloneguard_inference_batch_size", "Queries in one pass of the model.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
@@ -139,6 +138,8 @@ class Metrics:
 
     def stage(self, stage: str, seconds: float) -> None:
         """Time one micro-batch in one stage."""
+        if stage not in self._stage_seconds:  # a closed set: the steps of the pipeline
+            self._stage_seconds[stage] = self._stages.labels(stage)
         self._stage_seconds[stage].observe(seconds)
 
     def degraded(self, component: str, *, is_degraded: bool) -> None:

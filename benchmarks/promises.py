@@ -1,0 +1,91 @@
+"""Check the service's promises over real HTTP on real images: `CLONEGUARD_DATA=DIR python -m benchmarks.promises`.
+
+Accuracy under `open` on all CIFAR-10 test images; the share of altered answers at a rate of 0.3, and how many copies recompressed at
+quality 60 get their original's label; what `balanced` flags of test images and of Tiny-ImageNet classes that no filter saw.
+"""
+
+import asyncio
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from benchmarks.recipe import recipe
+from benchmarks.tiny_imagenet import split_classes
+from defenses.copies import recompress
+from models.folders import image_files
+from tests.server import RunningServer
+
+ALTERING = (
+    "--profile", "open", "--set", "misrecognition.mode=enforce", "--set", "misrecognition.rate=0.3",
+    "--set", "near_duplicates.mode=enforce",
+)  # fmt: skip
+CONNECTIONS = 32
+
+
+async def top_labels(url: str, bodies: list[bytes]) -> list[str]:
+    """The best label of each image, asked over a few connections."""
+    gate = asyncio.Semaphore(CONNECTIONS)
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=CONNECTIONS), timeout=30) as client:
+
+        async def ask(body: bytes) -> str:
+            async with gate:
+                answer = await client.post(f"{url}/predict", content=body, headers={"content-type": media_type(body)})
+                return str(answer.raise_for_status().json()["predictions"][0]["label"])
+
+        return list(await asyncio.gather(*(ask(body) for body in bodies)))
+
+
+def media_type(body: bytes) -> str:
+    """What a body says it is."""
+    return "image/png" if body.startswith(b"\x89PNG") else "image/jpeg"
+
+
+def labels(server: RunningServer, bodies: list[bytes]) -> list[str]:
+    """Ask a running server."""
+    return asyncio.run(top_labels(server.url, bodies))
+
+
+def copy_of(body: bytes) -> bytes:
+    """The image after one more JPEG encoding at quality 60, in a lossless file: the loss is in its pixels."""
+    buffer = io.BytesIO()
+    recompress(Image.open(io.BytesIO(body)).convert("RGB"), 60).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Run everything and write the JSON."""
+    data = Path(os.environ["CLONEGUARD_DATA"])
+    random = np.random.default_rng(0)
+    test = image_files(data / "cifar10" / "test")
+    tiny = data / "tiny-imagenet-32" / "train"
+    _, unseen = split_classes([path.name for path in tiny.iterdir() if path.is_dir()])
+    foreign = [path for name in unseen for path in image_files(tiny / name)]
+    bodies = [path.read_bytes() for path in test]
+    some = [bodies[i] for i in random.permutation(len(bodies))[:2000]]
+    result: dict[str, Any] = recipe() | {"command": "python -m benchmarks.promises", "seed": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        with RunningServer(Path(folder) / "open", "--profile", "open") as server:
+            found = labels(server, bodies)
+            result["open_top1"] = float(np.mean([label == path.parent.name for label, path in zip(found, test, strict=True)]))
+            honest = labels(server, some)
+        with RunningServer(Path(folder) / "altering", *ALTERING) as server:
+            altered, copies = labels(server, some), labels(server, [copy_of(body) for body in some])
+        result["altered_at_rate_0.3"] = float(np.mean([a != b for a, b in zip(honest, altered, strict=True)]))
+        result["copies_with_their_originals_label"] = float(np.mean([a == b for a, b in zip(altered, copies, strict=True)]))
+        for name, files in (("cifar10_test", test), ("tiny_imagenet_unseen_classes", foreign)):
+            with RunningServer(Path(folder) / name, "--profile", "balanced") as server:
+                labels(server, [files[i].read_bytes() for i in random.permutation(len(files))[:3000]])
+                result[f"balanced_flags_of_{name}"] = server.metric("cloneguard_ood_queries_total") / 3000
+    print(json.dumps(result, indent=2))
+    (Path(__file__).parent / "results" / "promises.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
