@@ -50,6 +50,13 @@ class Bundle:
         """Run the graph once on uint8 images (n, size, size, 3)."""
         return Outputs(*self._session.run(OUTPUTS, {"images": images}))
 
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the classifier alone on uint8 images (n, size, size, 3): half the work where a backbone stands beside it."""
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        logits: NDArray[np.float32] = self._session.run(OUTPUTS[:1], {"images": images}, options)[0]
+        return logits
+
     def infer_all(self, images: NDArray[np.uint8], *, batch: int = 256) -> Outputs:
         """Run the graph on any number of images, in batches."""
         parts = [self.infer(images[i : i + batch]) for i in range(0, len(images), batch)]

@@ -32,3 +32,10 @@ def read_images(files: Iterable[Path], spec: InputSpec) -> NDArray[np.uint8]:
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise BundleError(f"{path} cannot be read as an image: remove it from the folder ({error})") from error
     return np.stack(images)
+
+
+def write_images(folder: Path, images: NDArray[np.uint8]) -> None:
+    """Keep images (n, H, W, 3) as numbered PNG files in a folder that is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for row, pixels in enumerate(images):
+        Image.fromarray(pixels).save(folder / f"{row:06d}.png", compress_level=1)

@@ -39,7 +39,9 @@ def prepare(path: Path, *, classes: int, size: int, mean: Sequence[float], std: 
         _free_batch_axis(model, walker, source.batch)
     is_map = head.op_type == "Conv"
     prepared = _assemble(model, source, (logits, features), is_map=is_map, size=size, mean=mean, std=std)
-    return _prove(prepared, images, expected, is_probability=is_probability, was_fixed=source.batch is not None)
+    was_fixed = source.batch is not None
+    repair = "its batch axis is fixed and cannot be freed: export it with a dynamic batch axis" if was_fixed else "please report this model"
+    return prove(prepared, images, expected, is_probability=is_probability, repair=repair)
 
 
 def _free_batch_axis(model: onnx.ModelProto, graph: Graph, batch: int) -> None:
@@ -101,11 +103,14 @@ def _assemble(
     return Extractor(model).extract_model(["images"], list(outputs))
 
 
-def _prove(
-    model: onnx.ModelProto, images: NDArray[np.uint8], expected: NDArray[np.float32], *, is_probability: bool, was_fixed: bool
+def prove(
+    model: onnx.ModelProto, images: NDArray[np.uint8], expected: NDArray[np.float32], *, is_probability: bool, repair: str
 ) -> onnx.ModelProto:
-    """Run the graph; return it with the shapes that it really gave. Raises BundleError when its rows are not the original's."""
-    repair = "its batch axis is fixed and cannot be freed: export it with a dynamic batch axis" if was_fixed else "please report this model"
+    """Run the graph; return it with the shapes that it really gave.
+
+    Raises BundleError, with the repair that it is given, when batches of 1 and of more have other rows, or the logits are not `expected`
+    (N, classes), up to a softmax when `is_probability`.
+    """
     names = [output.name for output in model.graph.output]
     try:
         onnx.checker.check_model(model)

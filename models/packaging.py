@@ -11,10 +11,12 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from models.backbone_files import BackboneFile, choose
+from models.beside import branch, merge
 from models.folders import image_files, read_images
 from models.graph import prepare
 from models.manifest import FILE, BundleError, Manifest, Precision, Resize, describe, digest
-from models.onnx_file import open_session
+from models.onnx_file import halve_weights, open_session
 from models.quantize import quantize
 
 FP32, INT8 = "model.onnx", "model.int8.onnx"
@@ -36,12 +38,14 @@ def make_bundle(
     std: Sequence[float],
     resize: Resize = "stretch",
     crop_fraction: float = 1.0,
+    backbone: str = "none",
     calibration_images: Path | None = None,
     quantise: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
     """Write a bundle of the classifier at `model_path` to `out_dir` and return its manifest.
 
+    `backbone` is what `backbone_files.choose` takes; its features and its embedding go beside the classifier's features.
     With `quantise`, an int8 model is calibrated on one half of the images under `calibration_images` (any depth, at
     most 1,000 in all) and compared with fp32 on the other half: `measured` holds the agreement of their labels and
     the images a second of both, measured in turns in this process on one thread. It becomes the default on the CPU
@@ -59,19 +63,21 @@ def make_bundle(
     )
     _check_target(out_dir, overwrite=overwrite)
     files = _calibration_files(calibration_images) if quantise else []
+    extra = choose(backbone)
     prepared = prepare(model_path, classes=len(manifest.labels), size=size, mean=mean, std=std)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as folder:
         work = Path(folder) / "bundle"
         work.mkdir()
-        onnx.save(prepared, str(work / FP32))
-        models = {"fp32": FP32}
+        classifiers = {"fp32": prepared}
         measured: dict[str, object] = {}
         scores = {"fp32": 1.0}
-        if quantise:
-            models["int8"] = INT8
-            images = read_images(files, manifest.input)
-            quantize(work / FP32, work / INT8, [images[0::2]])
+        images = read_images(files, manifest.input) if quantise else None
+        calibration = None if images is None else images[0::2]
+        if calibration is not None:
+            classifiers["int8"] = quantize(prepared, [calibration])
+        models = save_models(work, classifiers, extra, size=size, calibration=calibration)
+        if images is not None:
             fp32, int8 = (_labels(work / file, images[1::2]) for file in (FP32, INT8))
             scores["int8"] = float((fp32 == int8).mean())
             measured["agreement"] = {"int8": scores["int8"], "images": len(fp32)}
@@ -86,6 +92,7 @@ def make_bundle(
                     "source_sha256": digest(model_path),
                     "mean": list(mean),
                     "std": list(std),
+                    "backbone": backbone_recipe(extra),
                     "calibration_images": (len(files) + 1) // 2,
                     "onnxruntime": onnxruntime.__version__,
                 },
@@ -97,6 +104,40 @@ def make_bundle(
             out_dir.rename(Path(folder) / "replaced")
         work.rename(out_dir)
     return manifest
+
+
+def save_models(
+    directory: Path,
+    classifiers: Mapping[str, onnx.ModelProto],
+    backbone: BackboneFile | None,
+    *,
+    size: int,
+    calibration: NDArray[np.uint8] | None,
+    halve: bool = False,
+) -> dict[str, str]:
+    """Write a bundle's graphs, each with the backbone in its own precision beside it; return the files' names.
+
+    Classifier and backbone are quantised apart, so the int8 classifier's logits are the same with any backbone and with none.
+    `calibration` (n, size, size, 3) is needed for int8. `halve` stores large weights as float16, for files of half the size.
+    """
+    names = {"fp32": FP32, "int8": INT8}
+    extra = None if backbone is None else branch(backbone.model, size)
+    for precision, classifier in classifiers.items():
+        model = classifier
+        if extra is not None and precision == "int8":
+            assert calibration is not None
+            model = merge(classifier, quantize(extra, [calibration]))
+        elif extra is not None:
+            model = merge(classifier, extra)
+        if halve:
+            halve_weights(model)
+        onnx.save(model, str(directory / names[precision]))
+    return {precision: names[precision] for precision in classifiers}
+
+
+def backbone_recipe(backbone: BackboneFile | None) -> dict[str, str] | None:
+    """What a bundle's recipe says of its backbone."""
+    return None if backbone is None else {"name": backbone.name, "sha256": backbone.sha256}
 
 
 def top1(model: Path, images: NDArray[np.uint8], classes: NDArray[np.int64]) -> float:

@@ -15,7 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.anatomy import Graph
 from models.manifest import BundleError
-from models.onnx_file import first_line
+from models.onnx_file import first_line, widen_weights
 
 HEAVY = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # Operators with an int8 kernel on the CPU; others (normalisation, hard-swish, softmax) would only be wrapped in conversions.
@@ -27,29 +27,31 @@ CLOSING = {"Add", "Relu", "Clip"}
 BATCH = 64
 
 
-def quantize(model_path: Path, out_path: Path, images: Iterable[NDArray[np.uint8]]) -> None:
-    """Write an int8 version of a bundle's graph, calibrated on training images (uint8 batches (n, H, W, 3)).
+def quantize(model: onnx.ModelProto, images: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
+    """Return an int8 version of a bundle's graph, or of a backbone's branch, calibrated on training images (uint8 batches (n, H, W, 3)).
 
     Weights are int8 a channel, activations uint8 a tensor. An activation's range is the mean over batches of 64 of
     their extremes: on the CIFAR-10 network the logits' mean error is 0.7% of their spread, against 0.8% for the
     extremes of all images and 0.8% to 2.2% for percentiles, which also need every activation in memory. The
-    normalisation before the first convolution and all that follows the last one (pooling, the dense head, the three
-    outputs) stay float32: they cost nothing, and names, types and the free batch axis stay as they are. Needs 8-bit
-    products without saturation (x86 with VNNI, ARM). Raises BundleError.
+    normalisation before the first convolution and all that follows the last one (pooling, the dense head, a backbone's
+    projection, the outputs) stay float32: they cost nothing, and names, types and the free batch axis stay as they are.
+    Needs 8-bit products without saturation (x86 with VNNI, ARM). Raises BundleError.
     """
-    model = onnx.load(str(model_path))
-    fold_pooled_normalisation(model)
-    for i, node in enumerate(model.graph.node):
+    plain_model = onnx.ModelProto()
+    plain_model.CopyFrom(model)
+    widen_weights(plain_model)
+    fold_pooled_normalisation(plain_model)
+    for i, node in enumerate(plain_model.graph.node):
         node.name = f"{i}_{node.op_type}"  # layers are chosen by name, and names may be absent or repeated
     with tempfile.TemporaryDirectory() as folder, _silence():
-        folded, plain = Path(folder) / "folded.onnx", Path(folder) / "plain.onnx"
-        onnx.save(model, str(folded))
+        folded, plain, int8 = (Path(folder) / f"{name}.onnx" for name in ("folded", "plain", "int8"))
+        onnx.save(plain_model, str(folded))
         try:
             # Shapes of image networks follow without symbolic inference, which would need sympy.
             quant_pre_process(str(folded), str(plain), skip_symbolic_shape=True)
             quantize_static(
                 str(plain),
-                str(out_path),
+                str(int8),
                 _Batches(images),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=QUANTISED,
@@ -60,10 +62,11 @@ def quantize(model_path: Path, out_path: Path, images: Iterable[NDArray[np.uint8
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"CalibMovingAverage": True},
             )
+            return onnx.load(str(int8))
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime's own errors share no narrower base
-            raise BundleError(f"{model_path} cannot be quantised ({first_line(error)}): make the bundle without int8") from error
+            raise BundleError(f"the model cannot be quantised ({first_line(error)}): make the bundle without int8") from error
 
 
 def fold_pooled_normalisation(model: onnx.ModelProto) -> int:
@@ -126,13 +129,16 @@ def _fold(model: onnx.ModelProto, graph: Graph, conv: onnx.NodeProto, norm: onnx
 
 
 def _ends(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes before the first heavy layer and of those after the last one, a dense head included.
+    """Names of the nodes before the first heavy layer and of those after the last one, dense layers behind `features` included.
 
     Sums and rectifiers right behind a heavy layer belong to it: without its Relu a convolution would spend half of
     its 256 levels on values that are cut off next.
     """
-    head = Graph(graph).head("logits")[0]
-    inner = {node.name for node in graph.node if node.op_type in HEAVY and (node.op_type == "Conv" or node.name != head.name)}
+    floating = _behind_features(graph)
+    if any(output.name == "logits" for output in graph.output):
+        head = Graph(graph).head("logits")[0]
+        floating |= {head.name} if head.op_type != "Conv" else set()
+    inner = {node.name for node in graph.node if node.op_type in HEAVY and node.name not in floating}
     tensors: set[str] = set()  # that lead to a heavy layer
     leading: set[str] = set()
     for node in reversed(graph.node):
@@ -150,6 +156,20 @@ def _ends(graph: onnx.GraphProto) -> list[str]:
         else:
             ends.append(node.name)
     return ends
+
+
+def _behind_features(graph: onnx.GraphProto) -> set[str]:
+    """Names of the nodes that see `features`, or a vector that is a part of it: a backbone's projection, for one."""
+    vectors = {"features"}
+    for node in reversed(graph.node):
+        if node.op_type in {"Concat", "Identity", "Flatten"} and vectors & set(node.output):
+            vectors.update(node.input)
+    behind: set[str] = set()
+    for node in graph.node:
+        if vectors & set(node.input):
+            vectors.update(node.output)
+            behind.add(node.name)
+    return behind
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types

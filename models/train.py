@@ -2,24 +2,28 @@
 
 import platform
 import subprocess
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import onnx
 import torch
 import typer
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
 from models import datasets
+from models.backbone_files import choose
 from models.datasets import ImageSet
 from models.export import export
 from models.heads import Heads
 from models.manifest import InputSpec, Manifest, digest
-from models.packaging import cpu_precision, measure_speed, top1
+from models.packaging import backbone_recipe, cpu_precision, measure_speed, save_models, top1
 from models.quantize import quantize
-from models.training import Recipe, fit, split_holdout
+from models.training import RECIPES, Recipe, fit, split_holdout
 
 SIZE = 32
 console = Console()
@@ -33,21 +37,27 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the initial weights, the split and the augmentation.")] = 0,
     version: Annotated[str, typer.Option(help="Version that the bundle states.")] = "1.0.0",
 ) -> None:
-    """Train on the set's train split, choose the epoch on a part of it, and measure on the test split once, at the end."""
+    """Train on the set's train split, choose the epoch on a part of it, and measure on the test split once, at the end.
+
+    With the checkpoints of a finished run, the bundle is made again without training. It gets the built-in backbone.
+    """
+    backbone = choose("builtin")  # first: a missing one must not cost an hour
     torch.manual_seed(seed)
-    recipe = Recipe(seed=seed)
+    recipe = replace(RECIPES.get(name, Recipe()), seed=seed)
     directory = out or Path(__file__).parent / "bundles" / name
     directory.mkdir(parents=True, exist_ok=True)
     kept = checkpoints or Path("checkpoints") / name
-    images = datasets.load(name, data, "train", size=SIZE)
+    images = datasets.load(name, data, "train", size=SIZE, tracks=recipe.tracks)
     network, history = fit(images, recipe, kept)
     fitting, holdout = split_holdout(images, recipe)
     _keep_holdout(holdout, kept / "holdout")
 
-    models = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
-    export(Heads(network), directory / models["fp32"], size=SIZE)
-    rows = np.random.default_rng(seed).choice(len(fitting.images), 1024, replace=False)
-    quantize(directory / models["fp32"], directory / models["int8"], (fitting.images[part] for part in np.split(rows, 16)))
+    with tempfile.TemporaryDirectory() as folder:
+        export(Heads(network), Path(folder) / "classifier.onnx", size=SIZE)
+        classifier = onnx.load(Path(folder) / "classifier.onnx")
+    calibration = calibration_images(fitting.images, seed)
+    classifiers = {"fp32": classifier, "int8": quantize(classifier, [calibration])}
+    models = save_models(directory, classifiers, backbone, size=SIZE, calibration=calibration, halve=True)
     test = datasets.load(name, data, "test", size=SIZE)
     accuracy = {precision: top1(directory / file, test.images, test.classes) for precision, file in models.items()}
     speeds = measure_speed(directory, models)
@@ -65,6 +75,7 @@ def train(
             "architecture": type(network).__name__,
             "parameters": sum(p.numel() for p in network.parameters()),
             **asdict(recipe),
+            "backbone": backbone_recipe(backbone),
             "chosen_epoch": best["epoch"],
             "training_images": len(fitting.images),
             "holdout_images": len(holdout.images),
@@ -79,7 +90,12 @@ def train(
             "images_per_second": speeds,
         },
     ).save(directory)
-    console.print(f"{directory}: test top-1 {accuracy}; calibrate it with: cloneguard calibrate {directory} --images {kept / 'holdout'}")
+    console.print(f"{directory}: test top-1 {accuracy}; calibrate it with: python -m benchmarks.calibrate_bundles {name}")
+
+
+def calibration_images(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """The 1,024 training images, or all where there are fewer, that int8 ranges are taken from."""
+    return images[np.random.default_rng(seed).permutation(len(images))[:1024]]
 
 
 def _keep_holdout(holdout: ImageSet, directory: Path) -> None:

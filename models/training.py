@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.architectures import WideConvNet
-from models.datasets import ImageSet, recompress
+from models.checkpoints import history_of, restore, save
+from models.datasets import ImageSet, recompressed_copies
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
@@ -48,7 +48,7 @@ class Recipe:
     """Everything that decides the outcome of a training run; it is published in bundle.json.
 
     `recompressed` is the share of images drawn as one of `copies` JPEG copies of themselves, `holdout` the share of the training
-    images that chooses the epoch.
+    images that chooses the epoch. `tracks`: file names are TRACK_FRAME, and only whole tracks are held out.
     """
 
     phases: tuple[Phase, ...] = PHASES
@@ -63,6 +63,7 @@ class Recipe:
     holdout: float = 0.05
     seed: int = 0
     widths: tuple[int, int, int] = (64, 256, 256)
+    tracks: bool = False
 
     @property
     def epochs(self) -> int:
@@ -70,11 +71,25 @@ class Recipe:
         return sum(phase.epochs for phase in self.phases)
 
 
+RECIPES = {
+    "cifar10": Recipe(),
+    # signs are read, so they are not mirrored; 30 frames of a track are nearly one image, so the small network is wide enough
+    "gtsrb": Recipe(
+        phases=(Phase(epochs=24, peak_lr=0.2, warmup=0.2, weight_decay=5e-4, cutout_px=8, jitter=0.3),),
+        crop_px=3,
+        flip=False,
+        widths=(64, 128, 256),
+        tracks=True,
+    ),
+}
+
+
 def split_holdout(train: ImageSet, recipe: Recipe) -> tuple[ImageSet, ImageSet]:
     """Cut the part of the training set that chooses the epoch; the test set never does."""
-    rows = np.random.default_rng(recipe.seed).permutation(len(train.images))
-    cut = round(len(rows) * recipe.holdout)
-    return train.subset(rows[cut:]), train.subset(rows[:cut])
+    groups = np.unique(train.groups)
+    shuffled = np.random.default_rng(recipe.seed).permutation(groups)
+    held_out = np.isin(train.groups, shuffled[: round(len(groups) * recipe.holdout)])
+    return train.subset(np.flatnonzero(~held_out)), train.subset(np.flatnonzero(held_out))
 
 
 def fit(train: ImageSet, recipe: Recipe, checkpoints: Path) -> tuple[WideConvNet, list[dict[str, float]]]:
@@ -90,19 +105,22 @@ def fit(train: ImageSet, recipe: Recipe, checkpoints: Path) -> tuple[WideConvNet
     checkpoints.mkdir(parents=True, exist_ok=True)
     last, best = checkpoints / "last.pt", checkpoints / "best.pt"
     steps = len(fitting.images) // recipe.batch
-    views = _views(fitting, recipe)
-    history = _history(last, recipe)
+    views = [torch.from_numpy(view) for view in recompressed_copies(fitting.images, recipe.copies, seed=recipe.seed)]
+    history = history_of(last, asdict(recipe))
     end = 0
     for phase in recipe.phases:
         begin, end = end, end + phase.epochs
         if len(history) >= end:
             continue
-        optimizer, schedule = _optimizer(network, phase, recipe, steps=steps)
+        optimizer, schedule = one_cycle(
+            network, peak_lr=phase.peak_lr, warmup=phase.warmup, weight_decay=phase.weight_decay,
+            momentum=recipe.momentum, steps=steps * phase.epochs,
+        )  # fmt: skip
         parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
         if len(history) > begin:
-            _restore(last, parts)
+            restore(last, parts)
         elif begin:
-            _restore(last, {"averaged": averaged})
+            restore(last, {"averaged": averaged})
             network.load_state_dict(averaged.module.state_dict())
         for epoch in range(len(history), end):
             random = np.random.default_rng((recipe.seed, epoch))
@@ -122,8 +140,8 @@ def fit(train: ImageSet, recipe: Recipe, checkpoints: Path) -> tuple[WideConvNet
             history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "holdout_accuracy": accuracy})
             print(json.dumps(history[-1]), flush=True)
             if accuracy >= max(row["holdout_accuracy"] for row in history):
-                _save(best, {"network": averaged.module.state_dict()})
-            _save(last, {name: part.state_dict() for name, part in parts.items()} | {"history": history, "recipe": asdict(recipe)})
+                save(best, {"network": averaged.module.state_dict()})
+            save(last, {name: part.state_dict() for name, part in parts.items()} | {"history": history, "recipe": asdict(recipe)})
     network.load_state_dict(torch.load(best, weights_only=True)["network"])
     return network.cpu().eval(), history
 
@@ -133,15 +151,22 @@ def predict(network: nn.Module, images: NDArray[np.uint8], *, batch: int = 500) 
     """Logits (N, classes) of uint8 images (N, H, W, 3) in evaluation mode."""
     network.eval()
     device = next(network.parameters()).device
-    rows = [network(normalise(torch.from_numpy(images[i : i + batch])).to(device)).float().cpu() for i in range(0, len(images), batch)]
+    rows = [
+        network(normalise(unit(torch.from_numpy(images[i : i + batch]))).to(device)).float().cpu() for i in range(0, len(images), batch)
+    ]
     network.train()
     return torch.cat(rows).numpy()
 
 
+def unit(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) to 0..1, (N, 3, H, W)."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
 def normalise(images: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) to centred float (N, 3, H, W)."""
+    """Centre and scale images (N, 3, H, W) in 0..1 as the networks expect them."""
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    return (images - mean) / std
 
 
 def batches(
@@ -153,7 +178,7 @@ def batches(
         rows = order[start : start + recipe.batch]
         view = np.where(random.random(len(rows)) < recipe.recompressed, random.integers(1, len(views), len(rows)), 0)
         images = torch.stack([views[v][r] for v, r in zip(view, rows, strict=True)])
-        yield augment(normalise(images), recipe, phase, random), torch.from_numpy(classes[rows])
+        yield augment(normalise(unit(images)), recipe, phase, random), torch.from_numpy(classes[rows])
 
 
 def augment(images: Tensor, recipe: Recipe, phase: Phase, random: np.random.Generator) -> Tensor:
@@ -177,44 +202,13 @@ def augment(images: Tensor, recipe: Recipe, phase: Phase, random: np.random.Gene
     return cropped.masked_fill(hole.unsqueeze(1), 0.0)
 
 
-def _views(train: ImageSet, recipe: Recipe) -> list[Tensor]:
-    """The images and copies of them recompressed at random qualities: clients send JPEGs of every quality."""
-    random = np.random.default_rng((recipe.seed, 1))
-    qualities = random.integers(40, 96, (recipe.copies, len(train.images)))
-    return [torch.from_numpy(v) for v in (train.images, *(recompress(train.images, q.tolist()) for q in qualities))]
-
-
-def _optimizer(
-    network: nn.Module, phase: Phase, recipe: Recipe, *, steps: int
+def one_cycle(
+    network: nn.Module, *, peak_lr: float, warmup: float, weight_decay: float, momentum: float, steps: int
 ) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR]:
+    """SGD with Nesterov momentum, weight decay on matrices only, and one cycle of the learning rate over `steps`."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": phase.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=phase.peak_lr, momentum=recipe.momentum, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, phase.peak_lr, total_steps=steps * phase.epochs, pct_start=phase.warmup, cycle_momentum=False
-    )
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=peak_lr, momentum=momentum, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=steps, pct_start=warmup, cycle_momentum=False)
     return optimizer, schedule
-
-
-def _history(checkpoint: Path, recipe: Recipe) -> list[dict[str, float]]:
-    if not checkpoint.exists():
-        return []
-    state = torch.load(checkpoint, weights_only=True)
-    if state["recipe"] != asdict(recipe):
-        raise ValueError(f"{checkpoint} was made with another recipe: {state['recipe']}; choose another --checkpoints folder")
-    history: list[dict[str, float]] = state["history"]
-    return history
-
-
-def _restore(checkpoint: Path, parts: dict[str, Any]) -> None:
-    state = torch.load(checkpoint, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-
-
-def _save(path: Path, state: dict[str, object]) -> None:
-    """Write beside and rename, so that an interrupted save never leaves half a checkpoint."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)

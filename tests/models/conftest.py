@@ -12,6 +12,8 @@ from PIL import Image
 from torch import nn
 
 from models.architectures import WideConvNet
+from models.backbone import Backbone
+from models.export import export_backbone
 from models.graph import prepare
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,3 +86,14 @@ def wide_bundle_graph(wide: tuple[nn.Module, Path], tmp_path_factory: pytest.Tem
     path = tmp_path_factory.mktemp("graphs") / "model.onnx"
     path.write_bytes(prepare(wide[1], classes=10, size=32, mean=MEAN, std=STD).SerializeToString())
     return path
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Backbone, Path]:
+    """A narrow backbone with random weights (40 features, an embedding of 12), and its file."""
+    torch.manual_seed(1)
+    network = Backbone(5, widths=(8, 8, 12), embedding=12)
+    settle(network, 32)
+    path = tmp_path_factory.mktemp("backbone") / "backbone.onnx"
+    export_backbone(network, path)
+    return network, path

@@ -48,6 +48,7 @@ def test_a_bundle_is_served_as_the_network_answers(wide: tuple[nn.Module, Path],
     images = pictures(4, 32)
     with torch.no_grad():
         np.testing.assert_allclose(bundle.infer(images).logits, network(normalised(images)).numpy(), atol=1e-4)
+    np.testing.assert_array_equal(bundle.logits(images), bundle.infer(images).logits)
     assert sorted(file.name for file in (tmp_path / "deep").rglob("*")) == ["bundle.json", "model.onnx", "toy"]
     assert capfd.readouterr() == ("", "")
 

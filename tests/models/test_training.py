@@ -25,7 +25,7 @@ def colours(n: int = 240) -> ImageSet:
     classes = np.arange(n, dtype=np.int64) % 3
     images = random.integers(0, 120, (n, 32, 32, 3), dtype=np.uint8)
     images[np.arange(n), :, :, classes] += 100
-    return ImageSet(images, classes, ("red", "green", "blue"), "colours")
+    return ImageSet(images, classes, ("red", "green", "blue"), "colours", np.arange(n) // 4)
 
 
 def test_training_learns_an_easy_set(tmp_path: Path) -> None:
@@ -75,8 +75,18 @@ def test_the_holdout_is_never_trained_on() -> None:
     """The two parts share no image, and together they are the set."""
     fitting, holdout = split_holdout(colours(), RECIPE)
     rows = {image.tobytes() for image in fitting.images} & {image.tobytes() for image in holdout.images}
-    assert not rows
+    assert not rows and not set(fitting.groups) & set(holdout.groups)
     assert len(fitting.images) + len(holdout.images) == 240
+
+
+def test_frames_of_a_track_are_a_group(tmp_path: Path) -> None:
+    """TRACK_FRAME file names; a track's number counts within its class only."""
+    for name in ("boat/0_0", "boat/0_1", "boat/1_0", "ship/0_0"):
+        path = tmp_path / "signs" / "train" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ship(size=35).save(path)
+    assert datasets.load("signs", tmp_path, "train", size=32, tracks=True).groups.tolist() == [0, 0, 1, 2]
+    assert datasets.load("signs", tmp_path, "train", size=32).groups.tolist() == [0, 1, 2, 3]
 
 
 def test_the_exported_graph_is_the_network(tmp_path: Path) -> None:
