@@ -7,99 +7,124 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
-from rich.progress import track
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from app.calibration_passes import Passes, joined, run_passes
 from defenses.calibration import CalibrationError
 from defenses.calibration import calibrate as fit
-from defenses.copies import copies_by, random_copies
-from defenses.nonsense import nonsense
+from defenses.fingerprint import perceptual_hashes
 from defenses.out_of_distribution.scorers import Outputs
+from defenses.true_duplicates import have_duplicates
 from models import bundle as bundles
 from models.bundle import Bundle
-from models.folders import image_files, read_images
-from models.manifest import BundleError
 
-LEAST_IMAGES = 500  # below it a threshold at 1% rests on five images
-COPIES = 3  # near-duplicates of each image that the embedding's code learns from
+NEEDED = ("sklearn", "matplotlib", "jinja2")
 
 
 def calibrate(
-    bundle: Annotated[str, typer.Argument(help="Name or directory of the bundle; its calibration is rewritten.")],
     *,
-    images: Annotated[Path, typer.Option(help="Folder of images of the recognizer's own kind, such as those it was trained on.")],
-    held_out: Annotated[Path | None, typer.Option(help="Others that it was not trained on; default: a fifth of --images.")] = None,
-    outliers: Annotated[Path | None, typer.Option(help="Folder of other images: without it there is no logistic filter.")] = None,
-    most: Annotated[int, typer.Option(help="Most images read from each folder.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of images and of their copies.")] = 0,
+    bundle: Annotated[str, typer.Option(help="Name or directory of the bundle; its calibration is rewritten.")],
+    inside: Annotated[
+        Path, typer.Option("--in-distribution", help="Folder of images of the recognizer's own kind, such as those it was trained on.")
+    ],
+    held_out: Annotated[Path | None, typer.Option(help="Others that it was not trained on; default: a fifth of those.")] = None,
+    outside: Annotated[
+        Path | None, typer.Option("--out-of-distribution", help="Folder of other images: without it there is no logistic filter.")
+    ] = None,
+    benign_fpr: Annotated[
+        float, typer.Option(min=0.0001, max=0.5, help="Share of honest queries that may be flagged, which the report is about.")
+    ] = 0.01,
+    most: Annotated[int, typer.Option(min=500, help="Most images read from each folder.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of images and of their copies.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="HTML report; default: calibration.html in the bundle's directory.")] = None,
 ) -> None:
-    """Calibrate the out-of-distribution filter and the near-duplicate code of a bundle."""
-    measured = calibrate_bundle(bundles.locate(bundle), images=images, held_out=held_out, outliers=outliers, most=most, seed=seed)
+    """Calibrate the out-of-distribution filter and the near-duplicate radii of a bundle, and report on them."""
+    directory = bundles.locate(bundle)
+    page = report or directory / "calibration.html"
+    measured = calibrate_bundle(
+        directory, inside=inside, held_out=held_out, outside=outside, benign_fpr=benign_fpr, most=most, seed=seed, report=page
+    )
     typer.echo(f"default scorer: {measured['default_scorer']}; thresholds from {measured['benign_held_out']} images")
     for scorer, shares in measured["found_at_benign_fpr"].items():
         typer.echo(f"  {scorer}: " + ", ".join(f"finds {share:.1%} at {float(fpr):.1%} false positives" for fpr, share in shares.items()))
-    code = measured["embedding_code"]
-    typer.echo(f"embedding code: {code['bits']} bits, radius {code['radius']}, finds {code['share_of_copies_within_radius']:.1%} of copies")
+    typer.echo(f"perceptual hash: 64 bits, radius {measured['perceptual_radius']}")
+    if code := measured.get("embedding_code"):
+        typer.echo(
+            f"embedding code: {code['bits']} bits, radius {code['radius']}, finds {code['share_of_copies_within_radius']:.1%} of copies"
+        )
+    else:
+        typer.echo(f"no embedding code: {measured['no_embedding_code']}")
+    typer.echo(f"report: {page}")
 
 
 def calibrate_bundle(
-    directory: Path, *, images: Path, held_out: Path | None, outliers: Path | None, most: int, seed: int
-) -> dict[str, Any]:
-    """Rewrite the bundle's calibration.npz and its digest; returns what was measured. Raises BundleError.
+    directory: Path, *, inside: Path, held_out: Path | None, outside: Path | None, benign_fpr: float, most: int, seed: int,
+    report: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Rewrite the bundle's calibration.npz and its digest, and write the report where one is asked for; returns what was measured.
 
     The filter learns from every image as it is and recompressed, so that it can't tell sets apart by their codec; thresholds come from
-    held-out images as they are. Without `held_out` a fifth of `images` is kept for that.
+    held-out images of which half are recompressed. Nothing is written before everything is measured. Raises BundleError and
+    CalibrationError.
     """
-    if outliers and not find_spec("sklearn"):
-        raise CalibrationError("the logistic filter is fitted with scikit-learn: pip install 'cloneguard[train]', or leave --outliers out")
-    random = np.random.default_rng(seed)
+    if any(find_spec(name) is None for name in NEEDED):
+        raise CalibrationError("calibrating needs scikit-learn, matplotlib and jinja2: pip install 'cloneguard[calibrate]'")
+    if report and not report.absolute().parent.is_dir():
+        raise CalibrationError(f"the report {report} cannot be written: there is no folder {report.parent}")
     bundle = bundles.load(directory, device="cpu", threads=os.cpu_count() or 1)
-    own = _read(images, bundle, most=most, random=random)
-    kept = _read(held_out, bundle, most=most, random=random) if held_out else own[::5]
-    if not held_out:
-        own = np.delete(own, np.s_[::5], axis=0)
-    inside = bundle.infer_all(np.concatenate([own, copies_by("recompress", own, random)]))
-    foreign = _foreign(outliers, bundle, most=most, random=random) if outliers else None
-    try:
-        arrays, measured = fit(
-            Outputs(inside.logits, inside.features),
-            inside.logits.argmax(axis=1),
-            held_out=_outputs(bundle, kept),
-            outside=None if foreign is None else _outputs(bundle, foreign[0]),
-            outside_held_out=None if foreign is None else _outputs(bundle, foreign[1]),
-            embeddings=inside.embedding[: len(own)],
-            copies=[bundle.infer_all(random_copies(own, random)).embedding for _ in range(COPIES)],
-        )
-    except (RuntimeError, ValueError) as error:  # scikit-learn is absent, or the images are no basis
-        raise CalibrationError(str(error)) from error
-    path = directory / "calibration.npz"
-    partial = directory / "calibration.partial.npz"
-    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its own options
-    # interrupted in between, the bundle is one that was never calibrated, not one whose digests don't fit
-    uncalibrated = {name: digest for name, digest in bundle.manifest.files.items() if name != path.name}
-    bundle.manifest.model_copy(update={"files": uncalibrated}).save(directory)
-    partial.replace(path)
-    manifest = bundle.manifest.with_file(path)
-    manifest.model_copy(update={"measured": {**manifest.measured, "calibration": measured}}).save(directory)
+    columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        random = np.random.default_rng(seed)
+        passes = run_passes(bundle, progress, inside=inside, held_out=held_out, outside=outside, most=most, random=random)
+        progress.add_task("fitting", total=None)
+        try:
+            arrays, measured = _fitted(passes, benign_fpr=benign_fpr)
+        except (RuntimeError, ValueError) as error:  # the images are no basis
+            raise CalibrationError(str(error)) from error
+        page = ""
+        if report:
+            from app.calibration_report import page as made  # noqa: PLC0415, matplotlib takes seconds to import, and serving needs none
+
+            page = made(bundle, passes, arrays=arrays, measured=measured, benign_fpr=benign_fpr)
+    _write(bundle, directory, arrays, measured)
+    if report:
+        report.write_text(page, encoding="utf-8")
     return measured
 
 
-def _foreign(outliers: Path, bundle: Bundle, *, most: int, random: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Foreign images to learn from, and a tenth of the folder's to measure with, as they are."""
-    images = _read(outliers, bundle, most=most, random=random)
-    learned = np.delete(images, np.s_[::10], axis=0)
-    drawn = nonsense(len(learned) // 10, bundle.manifest.input.size, random)
-    return np.concatenate([learned, copies_by("recompress", learned, random), drawn, copies_by("recompress", drawn, random)]), images[::10]
+def _fitted(passes: Passes, *, benign_fpr: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    learned = joined([passes.learned.outputs, passes.recompressed])
+    kept, known = passes.held_out, passes.learned
+    # the same picture twice is no false merge
+    distinct = ~have_duplicates(kept.images, kept.outputs.embedding, known.images, known.outputs.embedding)
+    if not distinct.any():
+        raise ValueError("every held-out image is also among those to learn from: give others")
+    arrays, measured = fit(
+        Outputs(learned.logits, learned.features),
+        learned.logits.argmax(axis=1),
+        held_out=Outputs(passes.held_out.outputs.logits, passes.held_out.outputs.features),
+        outside=Outputs(passes.outside.logits, passes.outside.features) if passes.outside else None,
+        outside_held_out=Outputs(passes.foreign.outputs.logits, passes.foreign.outputs.features) if passes.foreign else None,
+        embeddings=passes.learned.outputs.embedding,
+        copies=passes.copies,
+        references=kept.outputs.embedding[distinct],
+        hashes=(perceptual_hashes(kept.images[distinct]), perceptual_hashes(known.images)),
+        benign_fpr=benign_fpr,
+    )
+    return arrays, measured | {"held_out_duplicates": int((~distinct).sum())}
 
 
-def _read(folder: Path, bundle: Bundle, *, most: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    files = image_files(folder)
-    if len(files) < LEAST_IMAGES:
-        raise BundleError(f"{folder} holds {len(files)} images (.jpg, .png, .webp); calibrating needs at least {LEAST_IMAGES}")
-    chosen = [files[i] for i in random.permutation(len(files))[:most]]
-    return read_images(track(chosen, description=f"reading {folder.name}"), bundle.manifest.input)
-
-
-def _outputs(bundle: Bundle, images: NDArray[np.uint8]) -> Outputs:
-    outputs = bundle.infer_all(images)
-    return Outputs(outputs.logits, outputs.features)
+def _write(bundle: Bundle, directory: Path, arrays: dict[str, Any], measured: dict[str, Any]) -> None:
+    path = directory / "calibration.npz"
+    partial = directory / "calibration.partial.npz"
+    try:
+        np.savez_compressed(partial, **arrays)
+        # interrupted in between, the bundle is one that was never calibrated, not one whose digests don't fit
+        uncalibrated = {name: digest for name, digest in bundle.manifest.files.items() if name != path.name}
+        bundle.manifest.model_copy(update={"files": uncalibrated}).save(directory)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    manifest = bundle.manifest.with_file(path)
+    manifest.model_copy(update={"measured": {**manifest.measured, "calibration": measured}}).save(directory)

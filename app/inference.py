@@ -6,14 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from defenses.vocabulary import Case, Query
-from models.bundle import Bundle
+from models.bundle import Bundle, Outputs
 
 
 class Inference:
-    """Turn queries into a case: logits, features and embedding from one pass, and the honest scores (softmax)."""
+    """Turn queries into a case: logits, features and embedding from one pass, and the honest scores (softmax).
 
-    def __init__(self, bundle: Bundle, *, workers: int) -> None:
-        self._bundle = bundle
+    With `logits_only`, where no defence looks at the others, features and embedding are (n, 0).
+    """
+
+    def __init__(self, bundle: Bundle, *, workers: int, logits_only: bool) -> None:
+        self._bundle, self._logits_only = bundle, logits_only
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inference")
 
     async def __call__(self, queries: tuple[Query, ...]) -> Case:
@@ -25,7 +28,9 @@ class Inference:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _infer(self, queries: tuple[Query, ...]) -> Case:
-        outputs = self._bundle.infer(np.stack([query.pixels for query in queries]))
+        pixels = np.stack([query.pixels for query in queries])
+        nothing = np.zeros((len(queries), 0), np.float32)
+        outputs = Outputs(self._bundle.logits(pixels), nothing, nothing) if self._logits_only else self._bundle.infer(pixels)
         exponents = np.exp(outputs.logits - outputs.logits.max(axis=1, keepdims=True))
         scores = exponents / exponents.sum(axis=1, keepdims=True)
         return Case(queries=queries, logits=outputs.logits, features=outputs.features, embedding=outputs.embedding, scores=scores)

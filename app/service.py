@@ -20,11 +20,12 @@ from defenses.calibration import Calibration
 from defenses.stores import open_store
 from defenses.stores.hamming import widest_exact_radius
 from defenses.stores.protocol import QueryStore
-from defenses.vocabulary import Case
+from defenses.vocabulary import Case, Mode
 from models import bundle as bundles
 from models.bundle import Bundle
 
 RETRY_AFTER_SECONDS = 1
+UNCALIBRATED_PERCEPTUAL_RADIUS = 4  # bits
 
 Result = TypeVar("Result")
 
@@ -108,7 +109,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         settings.store_url(),
         index=f"{bundle.model}:{bundle.manifest.files[bundle.manifest.models['fp32']][:16]}:{calibration.digest}",
         audit_key=derive(secret, "audit"),
-        perceptual_radius=settings.near_duplicates.perceptual_radius,
+        perceptual_radius=perceptual_radius(settings, calibration),
         embedding_radius=_embedding_radius(settings, calibration),
     )
     try:
@@ -117,7 +118,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         metrics.neighbourhoods.set(await store.neighbourhoods())
         pipeline = Pipeline(
             Decoder(bundle.manifest.input, max_pixels=settings.server.max_pixels, deadline_seconds=settings.server.deadline_seconds),
-            Inference(bundle, workers=passes),
+            Inference(bundle, workers=passes, logits_only=settings.ood.mode is settings.near_duplicates.mode is Mode.OFF),
             defence_steps(
                 settings,
                 bundle=bundle,
@@ -139,6 +140,13 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             await pipeline.close()
     finally:
         await store.close()
+
+
+def perceptual_radius(settings: Settings, calibration: Calibration) -> int:
+    """The radius of the perceptual hash: said in the settings, else calibrated, else one that fits most photographs."""
+    own = UNCALIBRATED_PERCEPTUAL_RADIUS if calibration.perceptual_radius is None else calibration.perceptual_radius
+    radius = settings.near_duplicates.perceptual_radius
+    return own if radius is None else radius
 
 
 def _embedding_radius(settings: Settings, calibration: Calibration) -> int:

@@ -71,7 +71,9 @@ class NearDuplicates(Section):
     """One neighbourhood, one answer (Kinbara et al.)."""
 
     mode: Mode = Field(Mode.OFF, description="off, shadow or enforce")
-    perceptual_radius: int = Field(4, ge=0, le=7, description="Hamming radius of the 64-bit perceptual hash (bits)")
+    perceptual_radius: int | None = Field(
+        None, ge=0, le=7, description="Hamming radius of the 64-bit perceptual hash (bits); none: the bundle's own, or 4"
+    )
     embedding_radius: int | None = Field(None, ge=0, description="Hamming radius of the embedding code (bits); none: the bundle's own")
 
 
@@ -80,7 +82,7 @@ class Misrecognition(Section):
 
     mode: Mode = Field(Mode.OFF, description="off, shadow or enforce")
     rate: Rate = Field(0.0, description="share of neighbourhoods altered for no other reason")
-    alteration: Alteration = Field(Alteration.DERANGEMENT, description="how an altered answer is made from the honest one")
+    alteration: Alteration = Field(Alteration.IMPERSONATION, description="how an altered answer is made from the honest one")
 
 
 class Watermark(Section):

@@ -10,13 +10,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.fingerprint import EmbeddingCode
-from defenses.out_of_distribution.scorers import SCORERS, Outputs, Scorer
+from defenses.companions import Companions
+from defenses.fingerprint import EmbeddingCode, perceptual_radius
+from defenses.out_of_distribution.scorers import SCORERS, Outputs, Scorer, ScorerName
 from defenses.out_of_distribution.thresholds import threshold
-from defenses.vocabulary import Floats
+from defenses.vocabulary import Bits, Floats
 
 QUANTILES = 1001  # of the benign scores: a threshold for every false-positive rate, to a tenth of a percent
 RATES = (0.05, 0.02, 0.01, 0.001)
+FALSE_MERGES = 1e-3  # share of distinct images that may be taken for one of 50,000 stored ones, half of it by each channel
+ONE_CLASS: ScorerName = "knn"  # the default scorer where no foreign images are given
 
 
 class CalibrationError(Exception):
@@ -25,15 +28,19 @@ class CalibrationError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """A bundle's calibration: scorers with the quantiles of their scores on benign images, and the embedding's code.
+    """A bundle's calibration: scorers with the quantiles of their scores on benign images, the embedding's code, radii, and companions.
 
     A bundle that was never calibrated has an empty one. `default_scorer` is the one to trust, or "" if there is none.
+    `perceptual_radius` is in bits of the 64-bit hash, None if it was never calibrated. `companions` say which classes follow which, None if
+    the calibration is older than they are.
     """
 
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     benign: Mapping[str, Floats] = field(default_factory=dict)
     default_scorer: str = ""
     code: EmbeddingCode | None = None
+    perceptual_radius: int | None = None
+    companions: Companions | None = None
 
     @classmethod
     def load(cls, source: Path | Mapping[str, NDArray[Any]]) -> Self:
@@ -53,6 +60,8 @@ class Calibration:
                 benign={name: source[f"ood/{name}/benign"] for name in names},
                 default_scorer=str(source["ood/default"]),
                 code=EmbeddingCode.from_arrays(_under(source, "embedding/")) if "embedding/radius" in source else None,
+                perceptual_radius=int(source["perceptual/radius"]) if "perceptual/radius" in source else None,
+                companions=Companions.from_arrays(_under(source, "companions/")) if "companions/orders" in source else None,
             )
         except KeyError as error:
             raise CalibrationError(f"the calibration is incomplete: {error}") from error
@@ -71,6 +80,8 @@ class Calibration:
                 scorer(logits=logits, features=features)
             if self.code:
                 self.code(embedding)
+            if self.companions and self.companions.orders.shape != (classes := logits.shape[1], classes):
+                raise ValueError(f"companions of {len(self.companions.orders)} classes, not of {classes}")
         except ValueError as error:
             raise CalibrationError(f"the calibration is not of this recognizer ({error}): run cloneguard calibrate again") from error
 
@@ -96,15 +107,22 @@ def calibrate(
     outside_held_out: Outputs | None = None,
     embeddings: Floats | None = None,
     copies: Sequence[Floats] = (),
+    references: Floats | None = None,
+    hashes: tuple[Bits, Bits] | None = None,
+    benign_fpr: float = 0.01,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Learn everything that calibration.npz holds, and measure it.
 
     `inside` and `classes` (true or predicted ids, (n,)) are in-distribution images to learn from, best those the recognizer was
     trained on; `held_out` are others, which neither recognizer nor scorers have seen: thresholds rest on them alone. `outside` are
     foreign images to learn from, `outside_held_out` others to measure with: without the first there is no logistic scorer.
-    Give both sides of the filter recompressed copies too, or it learns the codec and flags honest users who compress more.
-    `embeddings` (k, e) and `copies` are those of the first k `inside` images and of near-duplicates of them. Returns the arrays and
-    figures: per scorer the share of foreign images found at several benign false-positive rates; of the code, its size and radius.
+    Give both sides of the filter recompressed copies too, or it learns the codec; and recompress half of the held-out images, or
+    honest users who compress more are flagged more often than was asked for.
+
+    `embeddings` (k, e) and `copies` are those of distinct images and of near-duplicates of the first of them; `references` (m, e) are
+    of images the code does not learn from, `hashes` (n, 8) and (m, 8) of two sets: pairs across say how wide the radii may be. An
+    embedding that cannot tell images apart gets no code. Returns the arrays and figures: per scorer the share of foreign images
+    found at several benign false-positive rates and at `benign_fpr`; the radii.
     """
     arrays: dict[str, NDArray[Any]] = {}
     found: dict[str, dict[str, float]] = {}
@@ -117,23 +135,28 @@ def calibrate(
         arrays |= {f"ood/{name}/{key}": value for key, value in scorer.arrays().items()} | {f"ood/{name}/benign": benign}
         if outside_held_out is not None:
             foreign = scorer(logits=outside_held_out.logits, features=outside_held_out.features)
-            found[name] = {str(rate): round(float((foreign > threshold(benign, rate)).mean()), 4) for rate in RATES}
-    # without foreign images nothing here can tell which is best; of those left, energy rests on no training set and does no worse
-    default = "logistic" if "logistic" in names else "energy"
+            rates = sorted({*RATES, benign_fpr}, reverse=True)
+            found[name] = {str(rate): round(float((foreign > threshold(benign, rate)).mean()), 4) for rate in rates}
+    default = "logistic" if "logistic" in names else ONE_CLASS
     arrays["ood/default"] = np.array(default)
     figures: dict[str, Any] = {"default_scorer": default, "benign_held_out": len(held_out.logits), "found_at_benign_fpr": found}
+    arrays |= {f"companions/{key}": value for key, value in Companions.fit(held_out.logits).arrays().items()}
+    if hashes is not None:
+        radius = perceptual_radius(*hashes, false_merges=FALSE_MERGES / 2)
+        arrays["perceptual/radius"] = np.array(radius)
+        figures["perceptual_radius"] = radius
     if embeddings is not None:
-        code = EmbeddingCode.fit(embeddings, classes=classes[: len(embeddings)], copies=copies)
+        try:
+            code = EmbeddingCode.fit(embeddings, copies=copies, references=references, false_merges=FALSE_MERGES / 2)
+        except ValueError as error:
+            return arrays, figures | {"no_embedding_code": str(error)}
         arrays |= {f"embedding/{key}": value for key, value in code.arrays().items()}
-        figures["embedding_code"] = {"bits": code.bits, "radius": code.radius} | _recall(code, embeddings, copies)
+        figures["embedding_code"] = {
+            "bits": code.bits,
+            "radius": code.radius,
+            "share_of_copies_within_radius": round(code.recall(embeddings, copies), 4) if copies else None,
+        }
     return arrays, figures
-
-
-def _recall(code: EmbeddingCode, embeddings: Floats, copies: Sequence[Floats]) -> dict[str, float]:
-    if not copies:
-        return {}
-    flipped = np.concatenate([np.unpackbits(code(embeddings) ^ code(copy), axis=1).sum(axis=1) for copy in copies])
-    return {"share_of_copies_within_radius": round(float((flipped <= code.radius).mean()), 4)}
 
 
 def _under(source: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -19,7 +19,7 @@ def fit_logistic_regression(inside: Floats, outside: Floats) -> tuple[Floats, Fl
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - never imported by the server
         from sklearn.model_selection import GridSearchCV, StratifiedKFold  # noqa: PLC0415
     except ImportError as error:
-        raise RuntimeError("fitting the logistic filter needs scikit-learn: pip install 'cloneguard[train]'") from error
+        raise RuntimeError("fitting the logistic filter needs scikit-learn: pip install 'cloneguard[calibrate]'") from error
 
     features = np.concatenate([inside, outside]).astype(np.float32)
     foreign = np.repeat([0, 1], [len(inside), len(outside)])

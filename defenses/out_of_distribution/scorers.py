@@ -15,6 +15,7 @@ from defenses.out_of_distribution.logistic import fit_logistic_regression
 from defenses.vocabulary import Floats
 
 Arrays = Mapping[str, NDArray[Any]]
+FLOOR = 1e-3  # of the mean variance
 ScorerName = Literal["logistic", "msp", "energy", "mahalanobis", "knn"]
 
 
@@ -113,24 +114,31 @@ class Energy(_Learned):
 class Mahalanobis(_Learned):
     """Squared distance to the nearest class mean under one covariance for all classes (Lee et al., 2018).
 
-    min over c of (x - mean_c)' S^-1 (x - mean_c). S^-1 is kept as a whitening matrix, so that scoring is one product.
+    min over c of (x - mean_c)' S^-1 (x - mean_c). S^-1 is kept as a whitening matrix, so that scoring is one product. Features are
+    divided by their spread first, so that the floor under S means the same for parts of different scales. Of more than 512 features
+    the 512 directions of the greatest spread count: the matrix travels in the bundle.
     """
 
     centre: Floats
     whitening: Floats
-    means: Floats  # of the classes, whitened (m, d)
+    means: Floats  # of the classes, whitened (m, r)
+
+    RANK_CAP = 512
 
     @classmethod
     def fit(cls, inside: Outputs, classes: NDArray[np.int64], *, outside: Outputs | None = None) -> Self:  # noqa: ARG003
-        features = inside.features.astype(np.float64)
+        scale = _spread(inside.features)
+        features = inside.features.astype(np.float64) / scale
         ids = np.unique(classes)
         means = np.stack([features[classes == i].mean(axis=0) for i in ids])
         residuals = features - means[np.searchsorted(ids, classes)]
         spread, axes = np.linalg.eigh(residuals.T @ residuals / len(residuals))
-        # dead features have no variance: without a floor they would drown all others
-        whitening = axes / np.sqrt(np.maximum(spread, 1e-3 * max(float(spread.mean()), 1e-12)))
+        # directions that never moved, dead or more than there are images, would drown all others without a floor
+        axes, kept = axes[:, -cls.RANK_CAP :], spread[-cls.RANK_CAP :]  # eigenvalues ascend
+        whitening = axes / np.sqrt(np.maximum(kept, FLOOR * max(float(spread.mean()), 1e-12)))
         centre = features.mean(axis=0)
-        return cls(centre.astype(np.float32), whitening.astype(np.float32), ((means - centre) @ whitening).astype(np.float32))
+        folded = whitening / scale[:, None]
+        return cls((centre * scale).astype(np.float32), folded.astype(np.float32), ((means - centre) @ whitening).astype(np.float32))
 
     def __call__(self, *, logits: Floats, features: Floats) -> Floats:  # noqa: ARG002
         white = (features - self.centre) @ self.whitening
@@ -140,26 +148,35 @@ class Mahalanobis(_Learned):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NearestNeighbours(_Learned):
-    """Distance to the k-th nearest training image on the unit sphere (Sun et al., 2022), k = 50.
+    """Distance to the k-th nearest training image on the unit sphere (Sun et al., 2022), k = 10.
 
-    The bank is capped: it travels in the bundle, and every query is compared with all of it.
+    Features are divided by their spread first: they come from parts of different scales. The bank is capped: it travels in the
+    bundle, and every query is compared with all of it.
     """
 
     bank: NDArray[np.float16]
+    scale: Floats
 
-    NEIGHBOURS = 50
-    BANK_CAP = 2_000
+    NEIGHBOURS = 10
+    BANK_CAP = 1_000
 
     @classmethod
     def fit(cls, inside: Outputs, classes: NDArray[np.int64], *, outside: Outputs | None = None) -> Self:  # noqa: ARG003
         chosen = np.linspace(0, len(inside.features) - 1, min(cls.BANK_CAP, len(inside.features))).astype(np.int64)
-        return cls(_unit(inside.features[chosen]).astype(np.float16))
+        scale = _spread(inside.features)
+        return cls(_unit(inside.features[chosen] / scale).astype(np.float16), scale)
 
     def __call__(self, *, logits: Floats, features: Floats) -> Floats:  # noqa: ARG002
-        cosines = _unit(features) @ self.bank.astype(np.float32).T
+        cosines = _unit(features / self.scale) @ self.bank.astype(np.float32).T
         nearest = min(self.NEIGHBOURS, cosines.shape[1])
         kth = np.partition(cosines, -nearest, axis=1)[:, -nearest]
         return np.asarray(np.sqrt(np.maximum(2 - 2 * kth, 0)), dtype=np.float32)
+
+
+def _spread(features: Floats) -> Floats:
+    """Standard deviations (d,); a feature that hardly moved must not become a loud one."""
+    spread = features.std(axis=0)
+    return np.asarray(np.maximum(spread, 1e-2 * spread.mean() + 1e-12), dtype=np.float32)
 
 
 def _unit(features: Floats) -> Floats:

@@ -57,7 +57,7 @@ def test_openapi_documents_every_public_route() -> None:
         (["serve", "--store", "mysql://x"], 3, "store URL"),
         (["serve", "--set", "model.device=cuda"], 3, "cuda was asked for"),
         (["bundle", "nowhere.onnx", "--labels", "nowhere.txt", "--out", "x"], 3, "labels"),
-        (["calibrate", "nowhere", "--images", "."], 3, "no bundle"),
+        (["calibrate", "--bundle", "nowhere", "--in-distribution", "."], 3, "no bundle"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from app.profiles import PROFILES
+from app.service import UNCALIBRATED_PERCEPTUAL_RADIUS, perceptual_radius
 from app.settings import Settings, SettingsError, read_settings
+from defenses.calibration import Calibration
 from defenses.vocabulary import Mode
 
 
@@ -118,3 +120,14 @@ def test_every_setting_is_described() -> None:
         section = field.annotation
         fields = getattr(section, "model_fields", {name: field})
         assert all(setting.description for setting in fields.values()), name
+
+
+def test_the_perceptual_radius_is_the_bundles_own_unless_it_is_said() -> None:
+    """None is the default; 0 is a radius, not none; a bundle that was never calibrated has a common one."""
+    silent, said = read_settings(), read_settings(assignments=["near_duplicates.perceptual_radius=0"])
+    assert perceptual_radius(silent, Calibration(perceptual_radius=6)) == 6
+    assert perceptual_radius(silent, Calibration(perceptual_radius=0)) == 0
+    assert perceptual_radius(said, Calibration(perceptual_radius=6)) == 0
+    assert perceptual_radius(silent, Calibration()) == UNCALIBRATED_PERCEPTUAL_RADIUS
+    with pytest.raises(SettingsError, match="perceptual_radius"):
+        read_settings(assignments=["near_duplicates.perceptual_radius=8"])  # wider than stores search exactly

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from defenses.calibration import Calibration, CalibrationError, calibrate
-from defenses.out_of_distribution.scorers import Outputs
+from defenses.calibration import ONE_CLASS, Calibration, CalibrationError, calibrate
+from defenses.out_of_distribution.scorers import SCORERS, Outputs, ScorerName
 
 NUMPY_ARRAY = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }" + b" " * 58 + b"\n" + bytes(4)
 CENTRES = np.random.default_rng(0).normal(0, 4, (5, 16))
@@ -30,7 +30,7 @@ def calibrated(*, with_outside: bool = True, with_code: bool = True) -> tuple[di
         pytest.importorskip("sklearn")
     random = np.random.default_rng(3)
     inside, classes = own(600, seed=1)
-    vectors = random.normal(size=(600, 40)).astype(np.float32)
+    vectors = random.normal(size=(600, 64)).astype(np.float32)
     return calibrate(
         inside,
         classes,
@@ -39,6 +39,8 @@ def calibrated(*, with_outside: bool = True, with_code: bool = True) -> tuple[di
         outside_held_out=foreign(500, seed=5) if with_outside else None,
         embeddings=vectors if with_code else None,
         copies=[vectors + random.normal(0, 0.1, vectors.shape).astype(np.float32)] if with_code else (),
+        hashes=tuple(random.integers(0, 256, (2, 600, 8), dtype=np.uint8)) if with_code else None,
+        benign_fpr=0.03,
     )
 
 
@@ -55,8 +57,24 @@ def test_what_was_learned_survives_the_file(tmp_path: Path) -> None:
         assert stored.threshold(name, 0.02) == direct.threshold(name, 0.02)
     assert stored.code is not None
     assert direct.code is not None
-    np.testing.assert_array_equal(stored.code(np.eye(40, dtype=np.float32)), direct.code(np.eye(40, dtype=np.float32)))
+    np.testing.assert_array_equal(stored.code(np.eye(64, dtype=np.float32)), direct.code(np.eye(64, dtype=np.float32)))
     assert stored.digest == direct.digest
+    assert stored.companions is not None
+    assert direct.companions is not None
+    np.testing.assert_array_equal(stored.companions.orders, direct.companions.orders)
+    np.testing.assert_array_equal(stored.companions.weights, direct.companions.weights)
+
+
+def test_an_older_calibration_has_no_companions() -> None:
+    """The rest of it is read as before; companions of another recognizer are refused."""
+    arrays, _ = calibrated(with_outside=False)
+    older = Calibration.load({name: array for name, array in arrays.items() if not name.startswith("companions/")})
+    assert older.companions is None
+    assert set(older.scorers) == set(Calibration.load(arrays).scorers)
+    foreign_companions = Calibration.load({"ood/default": np.array(""), "companions/orders": np.eye(7), "companions/weights": np.eye(7)})
+    probes, _ = own(2, seed=8)
+    with pytest.raises(CalibrationError, match="companions of 7 classes"):
+        foreign_companions.check(logits=probes.logits, features=probes.features, embedding=probes.features)
 
 
 @pytest.mark.parametrize("fpr", [0.0, 0.001, 0.01, 0.02, 0.05, 0.2])
@@ -74,8 +92,8 @@ def test_without_foreign_images_there_is_no_logistic_filter() -> None:
     arrays, figures = calibrated(with_outside=False)
     calibration = Calibration.load(arrays)
     assert set(calibration.scorers) == {"msp", "energy", "mahalanobis", "knn"}
-    assert calibration.default_scorer == figures["default_scorer"] == "energy"
-    assert calibration.scorer()[0] == "energy"
+    assert calibration.default_scorer == figures["default_scorer"] == ONE_CLASS
+    assert calibration.scorer()[0] == ONE_CLASS
     with pytest.raises(CalibrationError, match="logistic"):
         calibration.scorer("logistic")
 
@@ -87,6 +105,7 @@ def test_with_foreign_images_the_default_is_the_papers_filter_and_measured() -> 
     assert figures["benign_held_out"] == 1500
     for found in figures["found_at_benign_fpr"].values():
         assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert list(found) == ["0.05", "0.03", "0.02", "0.01", "0.001"]  # and at the rate that was asked for
     assert figures["found_at_benign_fpr"]["logistic"]["0.05"] > 0.9
 
 
@@ -94,7 +113,35 @@ def test_a_recognizer_without_embedding_has_no_code() -> None:
     """Its fingerprint is the perceptual hash alone."""
     arrays, figures = calibrated(with_outside=False, with_code=False)
     assert Calibration.load(arrays).code is None
+    assert Calibration.load(arrays).perceptual_radius is None
     assert "embedding_code" not in figures
+
+
+def test_an_embedding_that_tells_nothing_apart_costs_the_code_only() -> None:
+    """The filter and the perceptual radius are calibrated all the same, and the figures say why there is no code."""
+    inside, classes = own(600, seed=1)
+    first, second = np.random.default_rng(3).integers(0, 256, (2, 600, 8), dtype=np.uint8)
+    arrays, figures = calibrate(
+        inside, classes, held_out=own(600, seed=2)[0], embeddings=np.ones((600, 8), np.float32), hashes=(first, second)
+    )
+    calibration = Calibration.load(arrays)
+    assert calibration.code is None
+    assert "cannot tell images apart" in figures["no_embedding_code"]
+    assert calibration.scorer()[0] == ONE_CLASS
+    assert calibration.perceptual_radius == figures["perceptual_radius"]
+    assert 1 <= figures["perceptual_radius"] <= 7
+
+
+@pytest.mark.parametrize("name", ["mahalanobis", "knn"])
+def test_one_class_scorers_do_not_care_for_a_features_unit(name: ScorerName) -> None:
+    """Half of the features in a unit thirty times as large: the same images look foreign."""
+    (inside, classes), probes = own(600, seed=1), foreign(300, seed=5)
+    unit = np.repeat([1, 30], 8).astype(np.float32)
+    ranks = []
+    for factor in (1, unit):
+        scorer = SCORERS[name].fit(Outputs(inside.logits, inside.features * factor), classes)
+        ranks.append(scorer(logits=probes.logits, features=probes.features * factor).argsort().argsort().astype(float))
+    assert np.corrcoef(np.stack(ranks))[0, 1] > 0.999
 
 
 def test_the_code_reports_its_radius_and_recall() -> None:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from defenses.copies import TRANSFORMS, random_copies
-from defenses.fingerprint import DIRECTIONS, EmbeddingCode, hamming, perceptual_hashes
+from defenses.false_merges import hamming
+from defenses.fingerprint import DIRECTIONS, EmbeddingCode, perceptual_hashes, perceptual_radius
 from defenses.vocabulary import Bits, Floats
 
 
@@ -66,10 +67,9 @@ def test_no_images_no_hashes() -> None:
     assert perceptual_hashes(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 8)
 
 
-def embeddings(n: int, *, width: int = 96, seed: int = 0) -> tuple[Floats, np.ndarray]:
-    random = np.random.default_rng(seed)
+def embeddings(n: int, *, width: int = 96, seed: int = 0) -> Floats:
     mixing = np.random.default_rng(99).normal(size=(width, width))
-    return (random.normal(size=(n, width)) @ mixing).astype(np.float32), random.integers(0, 10, n)
+    return (np.random.default_rng(seed).normal(size=(n, width)) @ mixing).astype(np.float32)
 
 
 def copied(vectors: Floats, *, seed: int) -> Floats:
@@ -79,16 +79,16 @@ def copied(vectors: Floats, *, seed: int) -> Floats:
     return np.asarray(vectors + loud + random.normal(0, 0.3, vectors.shape), dtype=np.float32)
 
 
-def fitted(**options: int) -> EmbeddingCode:
-    vectors, classes = embeddings(1500, seed=1)
-    return EmbeddingCode.fit(vectors, classes=classes, copies=(copied(vectors, seed=2), copied(vectors, seed=3)), **options)
+def fitted(*, bits: int = 256) -> EmbeddingCode:
+    vectors = embeddings(1500, seed=1)
+    return EmbeddingCode.fit(vectors, copies=(copied(vectors, seed=2), copied(vectors, seed=3)), bits=bits)
 
 
 @pytest.mark.parametrize("bits", [64, 128, 256])
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_codes_are_packed_bits(bits: int, n: int) -> None:
     """(n, bits / 8) uint8, also for no image."""
-    codes = fitted(bits=bits)(embeddings(n, seed=7)[0])
+    codes = fitted(bits=bits)(embeddings(n, seed=7))
     assert codes.shape == (n, bits // 8)
     assert codes.dtype == np.uint8
 
@@ -96,7 +96,7 @@ def test_codes_are_packed_bits(bits: int, n: int) -> None:
 def test_copies_stay_within_the_radius_and_others_do_not() -> None:
     """Unseen images: nearly all copies are found, and no other image is."""
     code = fitted()
-    vectors, _ = embeddings(1000, seed=11)
+    vectors = embeddings(1000, seed=11)
     distances = hamming(code(copied(vectors, seed=12)), code(vectors))
     assert (np.diag(distances) <= code.radius).mean() > 0.95
     np.fill_diagonal(distances, 256)
@@ -105,9 +105,8 @@ def test_copies_stay_within_the_radius_and_others_do_not() -> None:
 
 def test_learning_from_copies_beats_not_doing_so() -> None:
     """The projection turns away from the directions in which copies move."""
-    vectors, classes = embeddings(1500, seed=1)
-    blind = EmbeddingCode.fit(vectors, classes=classes)
-    unseen, _ = embeddings(500, seed=11)
+    blind = EmbeddingCode.fit(embeddings(1500, seed=1))
+    unseen = embeddings(500, seed=11)
     moved = copied(unseen, seed=12)
     code = fitted()
     assert np.diag(hamming(code(moved), code(unseen))).mean() < 0.7 * np.diag(hamming(blind(moved), blind(unseen))).mean()
@@ -115,7 +114,7 @@ def test_learning_from_copies_beats_not_doing_so() -> None:
 
 def test_bits_are_balanced() -> None:
     """Every bit is set for about half of the images: no bit is wasted."""
-    share = np.unpackbits(fitted()(embeddings(4000, seed=13)[0]), axis=1).mean(axis=0)
+    share = np.unpackbits(fitted()(embeddings(4000, seed=13)), axis=1).mean(axis=0)
     assert share.min() > 0.4
     assert share.max() < 0.6
 
@@ -128,40 +127,60 @@ def test_the_radius_is_one_that_stores_search_exactly(bits: int) -> None:
 
 def test_a_stricter_target_never_widens_the_radius() -> None:
     """Fewer allowed false merges, a smaller or equal radius."""
-    vectors, classes = embeddings(1500, width=8, seed=1)
-    radii = [EmbeddingCode.fit(vectors, classes=classes, false_merges=share).radius for share in (0.5, 0.01, 0.001)]
+    vectors = embeddings(1500, width=16, seed=1)
+    radii = [EmbeddingCode.fit(vectors, false_merges=share).radius for share in (0.5, 0.01, 0.001)]
     assert radii == sorted(radii, reverse=True)
     assert radii[0] > radii[-1]
 
 
 def test_true_duplicates_do_not_shrink_the_radius() -> None:
-    """Sets hold the same picture twice; those share a class and are no false merges."""
-    vectors, classes = embeddings(1500, seed=1)
-    doubled, twice = np.concatenate([vectors, vectors[:300]]), np.concatenate([classes, classes[:300]])
-    assert EmbeddingCode.fit(doubled, classes=twice).radius > 0
+    """Sets hold the same picture twice; such pairs stand apart and are no false merges."""
+    vectors = embeddings(1500, seed=1)
+    assert EmbeddingCode.fit(np.concatenate([vectors, vectors[:45]])).radius >= EmbeddingCode.fit(vectors).radius - 4
+
+
+def test_the_radius_rests_on_the_references() -> None:
+    """Held-out images that have the codes of learned ones refuse a code; others, from the same learning, do not."""
+    vectors, nudges = embeddings(1500, seed=1), 0.001 * embeddings(600, seed=2)
+    vectors[:300] = vectors[0] + nudges[:300]
+    assert EmbeddingCode.fit(vectors, references=embeddings(300, seed=3)).radius > 0
+    with pytest.raises(ValueError, match="cannot tell images apart"):
+        EmbeddingCode.fit(vectors, references=vectors[0] + nudges[300:])
 
 
 def test_embeddings_that_tell_nothing_apart_are_refused() -> None:
     """Constant embeddings, and such with a handful of values, are errors and not codes that merge everything."""
-    classes = np.arange(200) % 10
-    with pytest.raises(ValueError, match="equal"):
-        EmbeddingCode.fit(np.ones((200, 16), np.float32), classes=classes)
+    with pytest.raises(ValueError, match="cannot tell images apart"):
+        EmbeddingCode.fit(np.ones((200, 16), np.float32))
     few = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)[np.arange(200) % 3]
     with pytest.raises(ValueError, match="cannot tell images apart"):
-        EmbeddingCode.fit(few, classes=classes)
+        EmbeddingCode.fit(few)
+
+
+def test_copies_of_the_first_images_are_enough() -> None:
+    """A slow recognizer sees copies of a few images only; the code still turns away from how they move."""
+    vectors, unseen = embeddings(1500, seed=1), embeddings(500, seed=11)
+    code = EmbeddingCode.fit(vectors, copies=(copied(vectors[:400], seed=2),))
+    assert (np.diag(hamming(code(copied(unseen, seed=12)), code(unseen))) <= code.radius).mean() > 0.95
+
+
+def test_the_perceptual_radius_is_one_that_stores_search_exactly() -> None:
+    """Distinct pictures allow some radius up to 7; equal ones allow 0, because stores need one."""
+    assert 1 <= perceptual_radius(perceptual_hashes(noise(1500, 32, seed=1)), perceptual_hashes(noise(500, 32, seed=2))) <= 7
+    assert perceptual_radius(np.zeros((600, 8), np.uint8), np.zeros((600, 8), np.uint8)) == 0
 
 
 def test_narrow_embeddings_fill_the_code_too() -> None:
     """Fewer directions than the code could use: the rest of its bits look at the same ones from other angles."""
-    vectors, classes = embeddings(800, width=DIRECTIONS // 4, seed=1)
-    assert EmbeddingCode.fit(vectors, classes=classes).projection.shape == (DIRECTIONS // 4, 256)
+    vectors = embeddings(800, width=DIRECTIONS // 2, seed=1)
+    assert EmbeddingCode.fit(vectors, false_merges=0.5).projection.shape == (DIRECTIONS // 2, 256)
 
 
 def test_arrays_say_everything() -> None:
     """A code rebuilt from its arrays codes alike and has the same radius."""
     code = fitted()
     again = EmbeddingCode.from_arrays(code.arrays())
-    vectors, _ = embeddings(50, seed=21)
+    vectors = embeddings(50, seed=21)
     np.testing.assert_array_equal(again(vectors), code(vectors))
     assert again.radius == code.radius
 

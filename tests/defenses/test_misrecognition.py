@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from defenses.companions import Companions, plain_companions
 from defenses.misrecognition import Alteration, IntentionalMisrecognition
 from defenses.vocabulary import Case, Finding, Mode
 from tests.defenses.cases import case_of
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., IntentionalMisrecognition]
+CHANGES_THE_LABEL = (Alteration.DERANGEMENT, Alteration.SECOND_CLASS, Alteration.WRONG_CLASS, Alteration.IMPERSONATION)
 
 
 def make(
@@ -23,6 +25,7 @@ def make(
     watermark_mode: Mode = Mode.OFF,
     watermark_rate: float = 0.0,
     alteration: Alteration = Alteration.DERANGEMENT,
+    companions: Companions | None = None,
 ) -> IntentionalMisrecognition:
     return IntentionalMisrecognition(
         secret=secret,
@@ -32,7 +35,19 @@ def make(
         watermark_mode=watermark_mode,
         watermark_rate=watermark_rate,
         alteration=alteration,
+        companions=companions,
     )
+
+
+def learned_companions(classes: int = 10) -> Companions:
+    """Of classes that stand in a ring: both neighbours are close, the one before a little closer."""
+    random = np.random.default_rng(1)
+    best = random.integers(0, classes, 200 * classes)
+    logits = random.normal(0, 0.3, (len(best), classes)).astype(np.float32)
+    rows = np.arange(len(best))
+    for step, height in ((0, 9), (-1, 4), (1, 2)):
+        logits[rows, (best + step) % classes] = height + random.normal(0, 0.2, len(best))
+    return Companions.fit(logits)
 
 
 def flagged(case: Case, flags: np.ndarray, doubtful: np.ndarray | None = None, *, enforced: bool = True) -> Case:
@@ -49,7 +64,7 @@ async def test_an_alteration_only_exchanges_classes(alteration: Alteration) -> N
     assert np.array_equal(np.sort(altered.scores, axis=1), np.sort(case.scores, axis=1))
 
 
-@pytest.mark.parametrize("alteration", [Alteration.DERANGEMENT, Alteration.SECOND_CLASS, Alteration.WRONG_CLASS])
+@pytest.mark.parametrize("alteration", CHANGES_THE_LABEL)
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
 async def test_these_alterations_always_change_the_top_label(alteration: Alteration, classes: int) -> None:
     """No altered answer is right by chance."""
@@ -80,6 +95,31 @@ async def test_second_class_answers_the_second_best() -> None:
     assert np.array_equal(altered.scores.argmax(axis=1), np.argsort(-case.scores, axis=1)[:, 1])
 
 
+@pytest.mark.parametrize("companions", [None, learned_companions()])
+async def test_an_impersonated_class_has_the_company_it_usually_has(companions: Companions | None) -> None:
+    """The k-th companion of the founder's best class gives its score to the k-th companion of the class that is told."""
+    case = case_of(200)
+    altered = await make(rate=1.0, alteration=Alteration.IMPERSONATION, companions=companions)(case)
+    orders = (companions or plain_companions(10)).orders
+    before, after = case.scores.argmax(axis=1), altered.scores.argmax(axis=1)
+    assert not (before == after).any()
+    honest, told = (np.take_along_axis(scores, orders[best], axis=1) for scores, best in ((case.scores, before), (altered.scores, after)))
+    np.testing.assert_array_equal(told, honest)
+
+
+async def test_an_impersonation_is_told_by_the_weights() -> None:
+    """Each wrong class as often as its weight says, within four standard deviations of 4,000 draws, and every one is possible."""
+    companions = learned_companions()
+    case = case_of(4000)
+    founders = tuple(replace(neighbourhood, top_classes=(3, 4)) for neighbourhood in case.founded())
+    case = replace(case, neighbourhoods=founders, scores=np.tile(np.eye(10, dtype=np.float32)[3], (4000, 1)))
+    altered = await make(rate=1.0, alteration=Alteration.IMPERSONATION, companions=companions)(case)
+    shares, weights = np.bincount(altered.scores.argmax(axis=1), minlength=10) / 4000, companions.weights[3]
+    assert (np.abs(shares - weights) < 4 * np.sqrt(weights * (1 - weights) / 4000) + 1e-9).all()
+    assert shares[3] == 0
+    assert (np.delete(shares, 3) > 0).all()
+
+
 async def test_the_share_of_altered_neighbourhoods_is_the_rate() -> None:
     """A keyed coin is a fair coin: 30% of 4,000 within four standard deviations."""
     altered = await make(rate=0.3)(case_of(4000))
@@ -87,21 +127,24 @@ async def test_the_share_of_altered_neighbourhoods_is_the_rate() -> None:
     assert set(altered.reasons) == {"", "rate"}
 
 
-async def test_the_same_key_gives_the_same_answers_and_another_key_others() -> None:
+@pytest.mark.parametrize("alteration", list(Alteration))
+async def test_the_same_key_gives_the_same_answers_and_another_key_others(alteration: Alteration) -> None:
     """Nothing but secret, model and neighbourhood decides: no state, no coin."""
     case = case_of(300)
-    first, again = await make(rate=0.3)(case), await make(rate=0.3)(case)
+    first, again = await make(rate=0.3, alteration=alteration)(case), await make(rate=0.3, alteration=alteration)(case)
     assert np.array_equal(first.scores, again.scores)
     for other in (make(rate=0.3, secret=b"t" * 32), make(rate=0.3, model="m@2")):
         assert (await other(case)).reasons != first.reasons
 
 
-async def test_members_are_altered_as_their_neighbourhood_is() -> None:
+@pytest.mark.parametrize("alteration", [alteration for alteration in Alteration if alteration is not Alteration.KEEP_TOP])
+@pytest.mark.parametrize("companions", [None, learned_companions()])
+async def test_members_are_altered_as_their_neighbourhood_is(alteration: Alteration, companions: Companions | None) -> None:
     """One neighbourhood, one answer: variants are relabelled alike, each with its own scores."""
     case = case_of(50)
     founder = case.founded()[0]
     together = replace(case, neighbourhoods=(founder,) * 50)
-    altered = await make(rate=1.0)(together)
+    altered = await make(rate=1.0, alteration=alteration, companions=companions)(together)
     moved = np.array([[row.tolist().index(value) for value in before] for row, before in zip(altered.scores, case.scores, strict=True)])
     assert (moved == moved[0]).all()
 

@@ -115,7 +115,7 @@ def test_without_scikit_learn_the_error_names_the_extra(monkeypatch: pytest.Monk
     """Somebody who installed the server only is told what to install."""
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     inside, classes = own(40, seed=2)
-    with pytest.raises(RuntimeError, match=r"cloneguard\[train\]"):
+    with pytest.raises(RuntimeError, match=r"cloneguard\[calibrate\]"):
         SCORERS["logistic"].fit(inside, classes, outside=foreign(40, seed=3))
 
 
