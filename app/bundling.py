@@ -44,6 +44,9 @@ def bundle(
     crop_fraction: Annotated[float, typer.Option(help="Share of the shorter side that center_crop keeps, such as 0.875.")] = 1.0,
     name: Annotated[str | None, typer.Option(help="Name that clients see; default: the model file's.")] = None,
     version: Annotated[str, typer.Option(help="Version that clients see.")] = "1.0.0",
+    backbone: Annotated[
+        str, typer.Option(help="Network beside the classifier that describes images: builtin, none, torchvision:NAME, or an ONNX file.")
+    ] = "builtin",
     images: Annotated[Path | None, typer.Option(help="Folder of typical images: makes an int8 model beside the fp32 one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
 ) -> None:
@@ -64,6 +67,7 @@ def bundle(
         std=three(std, "--std"),
         resize=rule,
         crop_fraction=crop_fraction,
+        backbone=backbone,
         calibration_images=images,
         quantise=images is not None,
         overwrite=overwrite,
@@ -73,10 +77,14 @@ def bundle(
 
 def _summary(manifest: Manifest, out: Path) -> str:
     lines = [f"{out}: {manifest.name} {manifest.version}, {len(manifest.labels)} labels, {manifest.input.size}x{manifest.input.size}"]
+    extra = manifest.recipe["backbone"]
+    lines.append(f"  backbone: {extra['name']}" if extra else "  no backbone: features and embedding are the classifier's own")
     for precision, speeds in manifest.measured["images_per_second"].items():
         agreement = manifest.measured.get("agreement", {}).get(precision, 1.0)
         shown = ", ".join(f"{speed:.0f} images/s at batch {batch}" for batch, speed in speeds.items())
         lines.append(f"  {precision}: {shown}; {agreement:.1%} of labels as fp32")
     lines.append(f"  on the CPU it will run {manifest.default_precision['cpu']}")
-    lines.append(f"  next: cloneguard calibrate {out} --images DIR, so that the out-of-distribution filter knows your images")
+    lines.append(
+        f"  next: cloneguard calibrate --bundle {out} --in-distribution DIR, so that the out-of-distribution filter knows your images"
+    )
     return "\n".join(lines)

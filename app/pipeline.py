@@ -36,6 +36,7 @@ def defence_steps(
         steps["misrecognition"] = IntentionalMisrecognition(
             secret=secret, model=bundle.model, mode=misrecognition.mode, rate=misrecognition.rate,
             watermark_mode=watermark.mode, watermark_rate=watermark.rate, alteration=misrecognition.alteration,
+            companions=calibration.companions,
         )  # fmt: skip
     steps["truncation"] = OutputTruncation(
         mode=truncation.mode, top_k=truncation.top_k, decimals=truncation.decimals, labels_only=truncation.labels_only

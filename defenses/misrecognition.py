@@ -14,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from defenses.companions import Companions, plain_companions
 from defenses.vocabulary import Case, Finding, Floats, Mode, Neighbourhood
 
 
@@ -25,6 +26,7 @@ class Alteration(StrEnum):
     KEEP_TOP = "keep_top"  # the best class stays, all others are deranged
     SECOND_CLASS = "second_class"  # the founder's two best classes change places
     WRONG_CLASS = "wrong_class"  # the founder's best class changes places with a keyed other one
+    IMPERSONATION = "impersonation"  # a keyed class takes the founder's best one's part, and its companions those of that one's
 
 
 class IntentionalMisrecognition:
@@ -34,16 +36,30 @@ class IntentionalMisrecognition:
     spoil an honest image by founding a flagged neighbourhood around it), `rate` (a flat keyed share of neighbourhoods), `watermark`
     (a keyed share that also depends on who founded it). `rate` and `watermark_rate` are shares in 0..1. The work is the same
     whether or not anything is altered.
+
+    `companions` is for impersonation: which classes follow which where they are the best one. The k-th companion's score goes to the
+    k-th companion of the wrong class, so that a cat told as a bird has beside it what birds have. Without it every class is followed by
+    the others in the order of their ids, and every other class is told as often.
     """
 
     def __init__(
-        self, *, secret: bytes, model: str, mode: Mode, rate: float, watermark_mode: Mode, watermark_rate: float, alteration: Alteration
+        self,
+        *,
+        secret: bytes,
+        model: str,
+        mode: Mode,
+        rate: float,
+        watermark_mode: Mode,
+        watermark_rate: float,
+        alteration: Alteration,
+        companions: Companions | None = None,
     ) -> None:
         self._rate_key, self._watermark_key, self._alteration_key = (
             hmac.digest(secret, f"{purpose}:{model}".encode(), "sha256") for purpose in ("rate", "watermark", "alteration")
         )
         self._mode, self._rate, self._alteration = mode, rate, alteration
         self._watermark_mode, self._watermark_rate = watermark_mode, watermark_rate
+        self._companions = companions
 
     async def __call__(self, case: Case) -> Case:
         """Choose a reason for every query, and relabel where a reason is enforced."""
@@ -85,6 +101,11 @@ class IntentionalMisrecognition:
                 keys[rows, founders[:, :1]] = np.iinfo(keys.dtype).max
                 pair = np.column_stack((founders[:, 0], keys.argmin(axis=1)))
                 altered[rows, pair[:, ::-1]] = scores[rows, pair]
+            case Alteration.IMPERSONATION:
+                companions = self._companions or plain_companions(scores.shape[1])
+                best = founders[:, 0]
+                wrong = _chosen(keys, companions.weights[best])
+                altered[rows, companions.orders[wrong]] = scores[rows, companions.orders[best]]
         return altered
 
     def _reason(self, neighbourhood: Neighbourhood, *, doubtful: bool) -> str:
@@ -108,6 +129,15 @@ class IntentionalMisrecognition:
 def _share(key: bytes, message: bytes) -> float:
     """A number in [0, 1) that only the key's owner can predict."""
     return int.from_bytes(hmac.digest(key, message, "sha256")[:8], "big") / 2**64
+
+
+def _chosen(keys: NDArray[np.uint64], weights: Floats) -> NDArray[np.int64]:
+    """One column a row, keyed: each as likely as `weights` (n, classes) says, never one that weighs nothing.
+
+    The first of exponential clocks that run at the weights' speeds.
+    """
+    clocks = -np.log1p(keys.astype(np.float64)) + 64 * np.log(2)
+    return np.asarray(np.divide(clocks, weights, out=np.full(weights.shape, np.inf), where=weights > 0).argmin(axis=1))
 
 
 def _finding(reasons: tuple[str, ...], mode: Mode) -> Finding:
