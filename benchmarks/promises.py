@@ -16,10 +16,12 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks.answers import media_type
+from benchmarks.image_sets import tiny_imagenet_classes, tiny_imagenet_files
 from benchmarks.recipe import recipe
-from benchmarks.tiny_imagenet import split_classes
 from defenses.copies import recompress
 from models.folders import image_files
+from models.tiny_imagenet import unseen_classes
 from tests.server import RunningServer
 
 ALTERING = (
@@ -42,11 +44,6 @@ async def top_labels(url: str, bodies: list[bytes]) -> list[str]:
         return list(await asyncio.gather(*(ask(body) for body in bodies)))
 
 
-def media_type(body: bytes) -> str:
-    """What a body says it is."""
-    return "image/png" if body.startswith(b"\x89PNG") else "image/jpeg"
-
-
 def labels(server: RunningServer, bodies: list[bytes]) -> list[str]:
     """Ask a running server."""
     return asyncio.run(top_labels(server.url, bodies))
@@ -64,9 +61,7 @@ def main() -> None:
     data = Path(os.environ["CLONEGUARD_DATA"])
     random = np.random.default_rng(0)
     test = image_files(data / "cifar10" / "test")
-    tiny = data / "tiny-imagenet-32" / "train"
-    _, unseen = split_classes([path.name for path in tiny.iterdir() if path.is_dir()])
-    foreign = [path for name in unseen for path in image_files(tiny / name)]
+    foreign = tiny_imagenet_files(data, unseen_classes(tiny_imagenet_classes(data)))
     bodies = [path.read_bytes() for path in test]
     some = [bodies[i] for i in random.permutation(len(bodies))[:2000]]
     result: dict[str, Any] = recipe() | {"command": "python -m benchmarks.promises", "seed": 0}

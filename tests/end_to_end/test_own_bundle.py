@@ -65,7 +65,9 @@ def test_calibrating_teaches_a_bundle_its_own_images(tmp_path: Path, start: Call
         (tmp_path / folder).mkdir()
         for seed in range(600):
             (tmp_path / folder / f"{seed}.jpg").write_bytes(jpeg(make(seed=seed, size=32)))
-    done = cloneguard("calibrate", str(bundle), "--images", str(tmp_path / "own"), "--outliers", str(tmp_path / "foreign"))
+    done = cloneguard(
+        "calibrate", "--bundle", str(bundle), "--in-distribution", str(tmp_path / "own"), "--out-of-distribution", str(tmp_path / "foreign")
+    )
     assert done.returncode == 0, done.stderr
     assert "default scorer: logistic" in done.stdout
     server = start("--bundle", str(bundle))
@@ -85,7 +87,7 @@ def test_too_few_images_do_not_make_a_calibration(tmp_path: Path) -> None:
     before = (bundle / "calibration.npz").read_bytes()
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "one.jpg").write_bytes(jpeg(ship()))
-    done = cloneguard("calibrate", str(bundle), "--images", str(tmp_path / "few"))
+    done = cloneguard("calibrate", "--bundle", str(bundle), "--in-distribution", str(tmp_path / "few"))
     assert done.returncode == 3
     assert "needs at least 500" in done.stderr
     assert (bundle / "calibration.npz").read_bytes() == before
