@@ -28,7 +28,7 @@ TRUNCATE: Values = {"truncation": {"mode": Mode.ENFORCE, "top_k": 3, "decimals":
 
 # Honest users get right answers: only foreign images and the watermark's share are altered.
 BALANCED: Values = {
-    "ood": {"mode": Mode.ENFORCE, "benign_fpr": 0.0125, "hysteresis": 0.05},
+    "ood": {"mode": Mode.ENFORCE, "benign_fpr": 0.0125, "hysteresis": 0.02},
     "near_duplicates": {"mode": Mode.ENFORCE},
     "misrecognition": {"mode": Mode.ENFORCE, "rate": 0.0},
     "watermark": {"mode": Mode.ENFORCE, "rate": 0.005},
@@ -37,7 +37,7 @@ BALANCED: Values = {
 
 # For services whose users need one label: honest users pay with one wrong answer in ten.
 STRICT: Values = {
-    "ood": {"mode": Mode.ENFORCE, "benign_fpr": 0.04, "hysteresis": 0.08},
+    "ood": {"mode": Mode.ENFORCE, "benign_fpr": 0.04, "hysteresis": 0.05},
     "near_duplicates": {"mode": Mode.ENFORCE},
     "misrecognition": {"mode": Mode.ENFORCE, "rate": 0.05},
     "watermark": {"mode": Mode.ENFORCE, "rate": 0.01},

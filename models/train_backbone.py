@@ -1,7 +1,7 @@
 """`python -m models.train_backbone --data DIR`: train the backbone on Tiny-ImageNet and write models/backbones/photographs.onnx."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from models.export import export_backbone
 from models.tiny_imagenet import unseen_classes
 
 SIZE = 32
+CODE_ROUNDS = (CodeRecipe(), CodeRecipe(steps=1800, sharpness=(3.0, 5.0), peak_lr=2e-3))
 console = Console()
 
 
@@ -34,24 +35,25 @@ def train(
     unseen = {images.names.index(name) for name in unseen_classes(list(images.names))}
     learned = images.subset(np.flatnonzero(~np.isin(images.classes, sorted(unseen))))
     network, history = backbone_training.fit(learned, Recipe(seed=seed), checkpoints)
-    margins = fit_code(network, learned.images, CodeRecipe(seed=seed), checkpoints / "features.npy")
-    write(network, out, {"command": f"python -m models.train_backbone --data DIR --seed {seed}", "epochs": history, "code": margins[-1]})
+    margins = [fit_code(network, learned.images, replace(part, seed=seed), checkpoints / "features.npy")[-1] for part in CODE_ROUNDS]
+    write(network, out, seed=seed, epochs=history, code=margins)
 
 
-def write(network: Backbone, out: Path, figures: dict[str, object]) -> None:
-    """The ONNX file, and beside it a page that says how it was made."""
+def write(network: Backbone, out: Path, *, seed: int, **measured: object) -> None:
+    """The ONNX file, and beside it a page that says how it was made and what was measured on the way."""
     out.parent.mkdir(parents=True, exist_ok=True)
     export_backbone(network, out)
     page = {
         "images": "tiny-imagenet-32, all classes but models.tiny_imagenet.unseen_classes",
         "parameters": sum(p.numel() for p in network.parameters()),
-        "recipe": asdict(Recipe()),
-        "code_recipe": asdict(CodeRecipe()),
+        "command": f"python -m models.train_backbone --data DIR --seed {seed}",
+        "recipe": asdict(Recipe(seed=seed)),
+        "code_rounds": [asdict(replace(part, seed=seed)) for part in CODE_ROUNDS],
         "torch": torch.__version__,
-        **figures,
+        **measured,
     }
     out.with_suffix(".json").write_text(json.dumps(page, indent=2) + "\n", encoding="utf-8")
-    console.print(f"{out}: {figures}")
+    console.print(f"{out}: {page}")
 
 
 if __name__ == "__main__":
