@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from app.calibration_passes import Passes, joined, run_passes
-from defenses.calibration import CalibrationError
+from defenses.calibration import FALSE_MERGES, CalibrationError
 from defenses.calibration import calibrate as fit
 from defenses.fingerprint import perceptual_hashes
 from defenses.out_of_distribution.scorers import Outputs
-from defenses.true_duplicates import have_duplicates
 from models import bundle as bundles
 from models.bundle import Bundle
 
@@ -32,6 +31,9 @@ def calibrate(
     outside: Annotated[
         Path | None, typer.Option("--out-of-distribution", help="Folder of other images: without it there is no logistic filter.")
     ] = None,
+    false_merges: Annotated[
+        float, typer.Option(help="Share of distinct images that may be taken for one of 50,000 stored.")
+    ] = FALSE_MERGES,
     benign_fpr: Annotated[
         float, typer.Option(min=0.0001, max=0.5, help="Share of honest queries that may be flagged, which the report is about.")
     ] = 0.01,
@@ -43,7 +45,15 @@ def calibrate(
     directory = bundles.locate(bundle)
     page = report or directory / "calibration.html"
     measured = calibrate_bundle(
-        directory, inside=inside, held_out=held_out, outside=outside, benign_fpr=benign_fpr, most=most, seed=seed, report=page
+        directory,
+        inside=inside,
+        held_out=held_out,
+        outside=outside,
+        benign_fpr=benign_fpr,
+        false_merges=false_merges,
+        most=most,
+        seed=seed,
+        report=page,
     )
     typer.echo(f"default scorer: {measured['default_scorer']}; thresholds from {measured['benign_held_out']} images")
     for scorer, shares in measured["found_at_benign_fpr"].items():
@@ -59,7 +69,8 @@ def calibrate(
 
 
 def calibrate_bundle(
-    directory: Path, *, inside: Path, held_out: Path | None, outside: Path | None, benign_fpr: float, most: int, seed: int,
+    directory: Path, *, inside: Path, held_out: Path | None, outside: Path | None, benign_fpr: float,
+    false_merges: float, most: int, seed: int,
     report: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Rewrite the bundle's calibration.npz and its digest, and write the report where one is asked for; returns what was measured.
@@ -79,38 +90,35 @@ def calibrate_bundle(
         passes = run_passes(bundle, progress, inside=inside, held_out=held_out, outside=outside, most=most, random=random)
         progress.add_task("fitting", total=None)
         try:
-            arrays, measured = _fitted(passes, benign_fpr=benign_fpr)
+            arrays, measured = _fitted(passes, benign_fpr=benign_fpr, false_merges=false_merges)
         except (RuntimeError, ValueError) as error:  # the images are no basis
             raise CalibrationError(str(error)) from error
         page = ""
         if report:
             from app.calibration_report import page as made  # noqa: PLC0415, matplotlib takes seconds to import, and serving needs none
 
-            page = made(bundle, passes, arrays=arrays, measured=measured, benign_fpr=benign_fpr)
+            page = made(bundle, passes, arrays=arrays, measured=measured, benign_fpr=benign_fpr, false_merges=false_merges)
     _write(bundle, directory, arrays, measured)
     if report:
         report.write_text(page, encoding="utf-8")
     return measured
 
 
-def _fitted(passes: Passes, *, benign_fpr: float) -> tuple[dict[str, Any], dict[str, Any]]:
+def _fitted(passes: Passes, *, benign_fpr: float, false_merges: float) -> tuple[dict[str, Any], dict[str, Any]]:
     learned = joined([passes.learned.outputs, passes.recompressed])
-    kept, known = passes.held_out, passes.learned
-    # the same picture twice is no false merge
-    distinct = ~have_duplicates(kept.images, kept.outputs.embedding, known.images, known.outputs.embedding)
-    if not distinct.any():
-        raise ValueError("every held-out image is also among those to learn from: give others")
+    kept, distinct = passes.held_out, passes.distinct  # the same picture twice is no false merge
     arrays, measured = fit(
         Outputs(learned.logits, learned.features),
         learned.logits.argmax(axis=1),
-        held_out=Outputs(passes.held_out.outputs.logits, passes.held_out.outputs.features),
+        held_out=Outputs(kept.outputs.logits, kept.outputs.features),
         outside=Outputs(passes.outside.logits, passes.outside.features) if passes.outside else None,
         outside_held_out=Outputs(passes.foreign.outputs.logits, passes.foreign.outputs.features) if passes.foreign else None,
         embeddings=passes.learned.outputs.embedding,
         copies=passes.copies,
         references=kept.outputs.embedding[distinct],
-        hashes=(perceptual_hashes(kept.images[distinct]), perceptual_hashes(known.images)),
+        hashes=(perceptual_hashes(kept.images[distinct]), perceptual_hashes(passes.learned.images)),
         benign_fpr=benign_fpr,
+        false_merges=false_merges,
     )
     return arrays, measured | {"held_out_duplicates": int((~distinct).sum())}
 

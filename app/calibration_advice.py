@@ -2,7 +2,6 @@
 
 from app.calibration_evidence import Evidence, interval
 from defenses.false_merges import STORED
-from defenses.fingerprint import BAND
 
 FEW = 10  # held-out images above a threshold; fewer, and another sample gives quite another rate
 POOR_FILTER, POOR_RECALL = 0.5, 0.8
@@ -89,8 +88,8 @@ def _fingerprint(evidence: Evidence) -> list[str]:
         share = float(channel.merges.shares()[channel.radius])
         if share > evidence.false_merges / 2:
             said.append(
-                f"Even equal codes of the {channel.name} merge {share:.2%} of distinct images with one of {STORED:,}: your images are "
-                "very alike, or the folder holds each several times. Its radius is 0."
+                f"Within its radius, the {channel.name} merges {share:.2%} of distinct images with one of {STORED:,}: your images are "
+                "very alike, or the folder holds each several times."
             )
     poor = {name: evidence.recall(name)[-1] for name in evidence.channels[0].copies}
     poor = {name: share for name, share in poor.items() if share < POOR_RECALL}
@@ -98,8 +97,8 @@ def _fingerprint(evidence: Evidence) -> list[str]:
         named = ", ".join(f"{name} {share:.0%}" for name, share in sorted(poor.items(), key=lambda item: item[1]))
         last = evidence.channels[-1]
         remedy = (
-            "a wider radius (--set near_duplicates.embedding_radius) finds more, at the price the curves below show"
-            if last.radius < 2 * (last.bits // BAND) - 1
+            f"a wider radius (--set near_duplicates.{last.setting}) finds more, at the price the curves below show"
+            if last.radius < last.widest
             else "the radius is the widest there is: only another embedding finds more (cloneguard bundle --backbone)"
         )
         said.append(

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import beta  # type: ignore[import-untyped]  # ships no types
 
 from app.calibration_passes import Passes, Sample
-from defenses.calibration import FALSE_MERGES, Calibration
+from defenses.calibration import Calibration
 from defenses.false_merges import FalseMerges, closest_pairs
 from defenses.fingerprint import perceptual_hashes
+from defenses.stores.hamming import widest_exact_radius
 
 SHOWN = 10  # example images of a kind
 BLANK = 6.0  # standard deviation of the grey levels, 0..255, below which a picture shows nothing
@@ -37,6 +38,16 @@ class Channel:
     copies: Mapping[str, NDArray[np.int64]]
     pairs: tuple[tuple[int, int, int], ...]
 
+    @property
+    def setting(self) -> str:
+        """The key of the settings' section that overrules the radius."""
+        return f"{self.name.split()[0]}_radius"
+
+    @property
+    def widest(self) -> int:
+        """The widest radius that stores search exactly (bits)."""
+        return widest_exact_radius(self.bits // 8)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
@@ -55,7 +66,7 @@ class Evidence:
     alike: tuple[tuple[str, Example, Example], ...]
     blank: int
     near_copies: int
-    false_merges: float = FALSE_MERGES
+    false_merges: float
 
     def found(self, name: str) -> float:
         """Share of the foreign held-out images above the scorer's threshold."""
@@ -74,7 +85,7 @@ def interval(count: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def gather(passes: Passes, *, arrays: dict[str, Any], measured: dict[str, Any], benign_fpr: float) -> Evidence:
+def gather(passes: Passes, *, arrays: dict[str, Any], measured: dict[str, Any], benign_fpr: float, false_merges: float) -> Evidence:
     """Score, compare and choose the examples."""
     calibration = Calibration.load(arrays)
     own = _scores(calibration, passes.held_out)
@@ -103,6 +114,7 @@ def gather(passes: Passes, *, arrays: dict[str, Any], measured: dict[str, Any], 
         thresholds=thresholds,
         learned=len(passes.learned.files),
         benign_fpr=benign_fpr,
+        false_merges=false_merges,
         channels=channels,
         no_code=measured.get("no_embedding_code", ""),
         most_foreign=tuple(_example(passes.held_out, i, own[name], thresholds[name]) for i in farthest),
@@ -139,7 +151,7 @@ def _channels(calibration: Calibration, passes: Passes) -> tuple[Channel, ...]:
                 name,
                 8 * of_all.shape[1],
                 radii[name],
-                FalseMerges.among(of_all[: len(kept.files)], of_all[len(kept.files) :]),
+                FalseMerges.among(of_all[: len(kept.files)][passes.distinct], of_all[len(kept.files) :]),
                 distances,
                 pairs,
             )

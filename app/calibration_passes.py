@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from defenses.copies import TRANSFORMS, copies_by, random_copies
 from defenses.nonsense import nonsense
+from defenses.true_duplicates import have_duplicates
 from models.bundle import Bundle, Outputs
 from models.folders import image_files, read_images
 from models.manifest import BundleError
@@ -35,16 +36,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Passes:
-    """Everything that was computed once.
+    """Everything that was computed once. `distinct` says which `held_out` images show no picture of `learned`.
 
     `learned` images are as they are, and `recompressed` what the recognizer gives for them after one more JPEG encoding. Of `held_out`
-    and `missed_by` (foreign, held out) every second image is recompressed, as some clients do. `outside` are the foreign
+    and `foreign` (held out) every second image is recompressed, as some clients do. `outside` are the foreign
     images to learn from, both ways, with nonsense among them. `copies` are embeddings of near-duplicates of the first `learned` images,
     `probes` images and embeddings of copies of the first `held_out` ones, a transform each.
     """
 
     learned: Sample
     recompressed: Outputs
+    distinct: NDArray[np.bool_]
     held_out: Sample
     outside: Outputs | None
     foreign: Sample | None
@@ -66,7 +68,7 @@ class Recognizer:
             batch = images[start : start + BATCH]
             parts.append(self._bundle.infer(change(batch)))
             self._progress.advance(self._task, len(batch))
-        return Outputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "features", "embedding")))
+        return joined(parts)
 
 
 def run_passes(
@@ -99,11 +101,16 @@ def run_passes(
     for images in (kept, kept_foreign):
         if len(images) > 1:
             images[1::2] = recompress(images[1::2])
+    known, unknown = Sample(own_files, own, recognizer(own)), Sample(kept_files, kept, recognizer(kept))
+    distinct = ~have_duplicates(kept, unknown.outputs.embedding, own, known.outputs.embedding)
+    if not distinct.any():
+        raise BundleError("every held-out image is also among those to learn from: give others")
     foreign = [recognizer(images, change) for images in (learned_foreign, drawn) if len(images) for change in (np.asarray, recompress)]
     return Passes(
-        learned=Sample(own_files, own, recognizer(own)),
+        learned=known,
+        distinct=distinct,
         recompressed=recognizer(own, recompress),
-        held_out=Sample(kept_files, kept, recognizer(kept)),
+        held_out=unknown,
         outside=joined(foreign) if foreign else None,
         foreign=Sample(foreign_files, kept_foreign, recognizer(kept_foreign)) if outside else None,
         copies=tuple(recognizer(copied, lambda batch: random_copies(batch, random)).embedding for _ in range(COPIES)),

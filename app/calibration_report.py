@@ -15,9 +15,11 @@ from models.bundle import Bundle
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def page(bundle: Bundle, passes: Passes, *, arrays: dict[str, Any], measured: dict[str, Any], benign_fpr: float) -> str:
+def page(
+    bundle: Bundle, passes: Passes, *, arrays: dict[str, Any], measured: dict[str, Any], benign_fpr: float, false_merges: float
+) -> str:
     """Make the page from what was computed already; no model runs."""
-    evidence = gather(passes, arrays=arrays, measured=measured, benign_fpr=benign_fpr)
+    evidence = gather(passes, arrays=arrays, measured=measured, benign_fpr=benign_fpr, false_merges=false_merges)
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         model=bundle.model,

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defenses.companions import Companions
-from defenses.fingerprint import EmbeddingCode, perceptual_radius
+from defenses.fingerprint import PER_CHANNEL, EmbeddingCode, perceptual_radius
 from defenses.out_of_distribution.scorers import SCORERS, Outputs, Scorer, ScorerName
 from defenses.out_of_distribution.thresholds import threshold
 from defenses.vocabulary import Bits, Floats
 
 QUANTILES = 1001  # of the benign scores: a threshold for every false-positive rate, to a tenth of a percent
 RATES = (0.05, 0.02, 0.01, 0.001)
-FALSE_MERGES = 1e-3  # share of distinct images that may be taken for one of 50,000 stored ones, half of it by each channel
+FALSE_MERGES = 2 * PER_CHANNEL  # share of distinct images that may be taken for one of 50,000 stored ones, by either channel
 ONE_CLASS: ScorerName = "knn"  # the default scorer where no foreign images are given
 
 
@@ -110,6 +110,7 @@ def calibrate(
     references: Floats | None = None,
     hashes: tuple[Bits, Bits] | None = None,
     benign_fpr: float = 0.01,
+    false_merges: float = FALSE_MERGES,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Learn everything that calibration.npz holds, and measure it.
 
@@ -122,7 +123,8 @@ def calibrate(
     `embeddings` (k, e) and `copies` are those of distinct images and of near-duplicates of the first of them; `references` (m, e) are
     of images the code does not learn from, `hashes` (n, 8) and (m, 8) of two sets: pairs across say how wide the radii may be. An
     embedding that cannot tell images apart gets no code. Returns the arrays and figures: per scorer the share of foreign images
-    found at several benign false-positive rates and at `benign_fpr`; the radii.
+    found at several benign false-positive rates and at `benign_fpr`; the radii, which merge a share of at most `false_merges` of distinct
+    images with one of 50,000, half of it by each channel.
     """
     arrays: dict[str, NDArray[Any]] = {}
     found: dict[str, dict[str, float]] = {}
@@ -142,12 +144,12 @@ def calibrate(
     figures: dict[str, Any] = {"default_scorer": default, "benign_held_out": len(held_out.logits), "found_at_benign_fpr": found}
     arrays |= {f"companions/{key}": value for key, value in Companions.fit(held_out.logits).arrays().items()}
     if hashes is not None:
-        radius = perceptual_radius(*hashes, false_merges=FALSE_MERGES / 2)
+        radius = perceptual_radius(*hashes, false_merges=false_merges / 2)
         arrays["perceptual/radius"] = np.array(radius)
         figures["perceptual_radius"] = radius
     if embeddings is not None:
         try:
-            code = EmbeddingCode.fit(embeddings, copies=copies, references=references, false_merges=FALSE_MERGES / 2)
+            code = EmbeddingCode.fit(embeddings, copies=copies, references=references, false_merges=false_merges / 2)
         except ValueError as error:
             return arrays, figures | {"no_embedding_code": str(error)}
         arrays |= {f"embedding/{key}": value for key, value in code.arrays().items()}

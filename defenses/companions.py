@@ -81,6 +81,8 @@ def _weights(profiles: NDArray[np.float64], *, frequencies: NDArray[np.float64])
     distances = np.stack([np.abs(profiles - profile).mean(axis=1) for profile in profiles])
     mean = distances[others].mean()
     plan = np.exp(-SHARPNESS * distances / mean) * others if mean > 0 else others.astype(np.float64)
+    frequencies = np.minimum(frequencies, 1 - frequencies)  # a class of more than half the answers finds too few others to be told for
+    frequencies = frequencies / frequencies.sum()
     factors = np.ones(m)
     for _ in range(ROUNDS):  # a symmetric plan whose rows and columns both sum to the frequencies (Sinkhorn and Knopp)
         factors = np.sqrt(factors * frequencies / (plan @ factors))

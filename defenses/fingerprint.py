@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defenses.false_merges import FalseMerges
-from defenses.false_merges import hamming as hamming  # noqa: PLC0414, fingerprints are compared with it
 from defenses.vocabulary import Bits, Floats
 
 HASH_SIDE = 8
@@ -21,7 +20,7 @@ BAND = 16  # bits; the unit in which stores search codes exactly
 DIRECTIONS = 64  # of the embedding; fewer tell too few images apart, more are mostly noise
 EMPHASIS = (0.0, 0.25, 0.5)  # powers that take it from the directions that tell images apart best: at a half all count alike
 DECORRELATION = (0.0, 0.15, 0.3, 0.45, 0.6)  # powers of the whitening: none leaves most copies alike, 1 leaves no two bits alike
-FALSE_MERGES = 5e-4  # share of distinct images; both channels together twice that
+PER_CHANNEL = 5e-4  # share of distinct images; both channels together twice that
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -61,7 +60,7 @@ class EmbeddingCode:
     @classmethod
     def fit(
         cls, embeddings: Floats, *, copies: Sequence[Floats] = (), references: Floats | None = None, bits: int = 256,
-        false_merges: float = FALSE_MERGES,
+        false_merges: float = PER_CHANNEL,
     ) -> Self:  # fmt: skip
         """Learn from embeddings (n, e) and, row by row, those of near-duplicate copies (k, e) of the first k images.
 
@@ -114,7 +113,7 @@ class EmbeddingCode:
         return cls(arrays["mean"], arrays["projection"], int(arrays["radius"]))
 
 
-def perceptual_radius(hashes: Bits, others: Bits, *, false_merges: float = FALSE_MERGES) -> int:
+def perceptual_radius(hashes: Bits, others: Bits, *, false_merges: float = PER_CHANNEL) -> int:
     """The widest radius of 64-bit hashes (n, 8) against those of other images (m, 8), by the same rule.
 
     It is 0 where even equal hashes merge more: stores need one.
@@ -133,9 +132,9 @@ def _projections(embeddings: Floats, copies: Sequence[Floats], bits: int) -> Ite
             projection = (axes * spread ** (-strength / 2)) @ axes.T
             undone = (axes * spread ** (strength / 2)) @ axes.T
             yield np.median(embeddings @ projection, axis=0) @ undone, projection
-    mean, directions, strength = _directions(embeddings, copies)
+    mean, directions, ratio = _directions(embeddings, copies)
     for emphasis in EMPHASIS:
-        yield mean, (directions * strength**-emphasis) @ _rotations(directions.shape[1], bits)
+        yield mean, (directions * ratio**-emphasis) @ _rotations(directions.shape[1], bits)
 
 
 def _directions(embeddings: Floats, copies: Sequence[Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

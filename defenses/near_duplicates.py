@@ -8,7 +8,7 @@ from defenses.fingerprint import EmbeddingCode, perceptual_hashes
 from defenses.stores.protocol import QueryStore, Sighting
 from defenses.vocabulary import Case, Finding, Floats, Mode, Neighbourhood
 
-CLOSE = 0.1  # of the best score; a copy's label then is its original's in 99.7% of copies by ten transforms, without it in 95.1%
+CLOSE = 0.1  # of the best score
 
 
 class NearDuplicateLookup:

@@ -47,6 +47,7 @@ def merge(classifier: onnx.ModelProto, extra: onnx.ModelProto) -> onnx.ModelProt
     `logits` are the classifier's, `features` its own followed by the backbone's, `embedding` the backbone's. The result was run: rows do
     not depend on the batch, and logits are those of the classifier alone. Raises BundleError.
     """
+    assert not is_merged(classifier)
     size = classifier.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     images = np.random.default_rng(0).integers(0, 256, (PROOF_IMAGES, size, size, 3), dtype=np.uint8)
     expected = open_session(classifier).run(["logits"], {"images": images})[0]

@@ -1,5 +1,6 @@
 """Finish the backbone's second head on frozen features: few flipped bits for copies, many for the closest of many strangers."""
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,8 @@ def fit_code(backbone: Backbone, images: NDArray[np.uint8], recipe: CodeRecipe, 
         pair = torch.from_numpy(np.concatenate([features[one][rows], features[other][rows]]).astype(np.float32))
         start, end = recipe.sharpness
         codes = torch.tanh((start + (end - start) * step / recipe.steps) * head(pair)) / backbone.bits**0.5
-        copies, strangers = margins(*codes.chunk(2), recipe)
+        halves = codes.chunk(2)
+        copies, strangers = margins(halves[0], halves[1], recipe)
         optimizer.zero_grad(set_to_none=True)
         (copies + recipe.strangers * strangers).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -95,14 +97,16 @@ def margins(one: Tensor, other: Tensor, recipe: CodeRecipe) -> tuple[Tensor, Ten
     """
     copies = functional.softplus((recipe.near - (one * other).sum(dim=1)) / recipe.softness).mean()
     similarity = torch.cat([one @ other.T, one @ one.T], dim=1)
-    self = torch.eye(len(one), dtype=torch.bool).repeat(1, 2)
-    closest = torch.logsumexp(((similarity - recipe.far) / recipe.softness).masked_fill(self, -torch.inf), dim=1)
+    same = torch.eye(len(one), dtype=torch.bool).repeat(1, 2)
+    closest = torch.logsumexp(((similarity - recipe.far) / recipe.softness).masked_fill(same, -torch.inf), dim=1)
     return copies, functional.softplus(closest).mean()
 
 
 @torch.no_grad()
 def _features(backbone: Backbone, images: NDArray[np.uint8], recipe: CodeRecipe, cache: Path) -> NDArray[np.float16]:
     """Features (views, n, d) of the images and their copies, computed once."""
+    settings = f"{recipe.copies}{recipe.images}{recipe.seed}{len(images)}".encode() + backbone.network.classifier.weight.numpy().tobytes()
+    cache = cache.with_stem(f"{cache.stem}-{hashlib.sha256(settings).hexdigest()[:12]}")  # features of others are of no use
     if cache.exists():
         kept: NDArray[np.float16] = np.load(cache, mmap_mode="r")
         return kept

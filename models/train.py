@@ -12,12 +12,10 @@ import onnx
 import torch
 import typer
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 
 from models import datasets
 from models.backbone_files import choose
-from models.datasets import ImageSet
 from models.export import export
 from models.heads import Heads
 from models.manifest import InputSpec, Manifest, digest
@@ -50,7 +48,6 @@ def train(
     images = datasets.load(name, data, "train", size=SIZE, tracks=recipe.tracks)
     network, history = fit(images, recipe, kept)
     fitting, holdout = split_holdout(images, recipe)
-    _keep_holdout(holdout, kept / "holdout")
 
     with tempfile.TemporaryDirectory() as folder:
         export(Heads(network), Path(folder) / "classifier.onnx", size=SIZE)
@@ -96,14 +93,6 @@ def train(
 def calibration_images(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """The 1,024 training images, or all where there are fewer, that int8 ranges are taken from."""
     return images[np.random.default_rng(seed).permutation(len(images))[:1024]]
-
-
-def _keep_holdout(holdout: ImageSet, directory: Path) -> None:
-    """Keep the images that the network never saw in training: thresholds are only true on such."""
-    for row, (pixels, label) in enumerate(zip(holdout.images, holdout.classes.tolist(), strict=True)):
-        path = directory / holdout.names[label] / f"{row:05d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
 
 
 def _commit() -> str:

@@ -39,7 +39,11 @@ def show(pages: Mapping[str, Page], console: Console) -> None:
 
 def paper_table(name: str, page: Page) -> Table:
     """The paper's layout: the filter, and its rivals' TPR at its TNR and at a TNR of 95%, beside the paper's row."""
-    columns = (Column("queries", no_wrap=True), "TPR / TNR", *(f"{rival}\nat its TNR / at 95%" for rival in RIVALS))
+    columns: tuple[Column | str, ...] = (
+        Column("queries", no_wrap=True),
+        "TPR / TNR",
+        *(f"{rival}\nat its TNR / at 95%" for rival in RIVALS),
+    )
     table = Table(*columns, title=f"{TITLES[name]}: Table 4 of Atli et al. (2020), %")
     for query, found in page["scorers"][WITH].items():
         rivals = (page["scorers"][rival][query] for rival in RIVALS)

@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import version_converter
-from onnx2torch import convert
+from onnx2torch import convert  # type: ignore[import-untyped]
 from torch import nn
 from torch.nn import functional
 
@@ -45,7 +45,7 @@ class Odin:
     def _score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         pixels = self._normalised(images).requires_grad_()
         logits = self.network(pixels) / self.temperature
-        functional.cross_entropy(logits, logits.argmax(dim=1), reduction="sum").backward()
+        functional.cross_entropy(logits, logits.argmax(dim=1), reduction="sum").backward()  # type: ignore[no-untyped-call]
         assert pixels.grad is not None
         with torch.inference_mode():
             # double: at T = 1000 all probabilities are nearly the same

@@ -73,6 +73,7 @@ def scenes(data: Path, size: Size, *, seed: int) -> dict[str, Callable[[], Scene
         return Scene(Images.of_files(test[: size.asked]), Images.of_files(train[: size.stored]))
 
     def gtsrb() -> Scene:
+        """Frames of the training tracks, the only ones whose tracks are known: the code learned from most of them."""
         frames = Images.of_files(shuffled(image_files(data / "gtsrb" / "train"))[: size.stored], tracks=True)
         few = Images(frames.pixels[: size.asked], frames.names[: size.asked], frames.classes[: size.asked], frames.groups[: size.asked])
         return Scene(few, frames, same=True)

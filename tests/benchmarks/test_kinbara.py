@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.seeds import kinbara
-from benchmarks.seeds.merged_pairs import aligned_correlation
 from benchmarks.seeds.near_duplicate_recall import TWO_COPIES
 from benchmarks.seeds.voting import detectable, majority
 from defenses.copies import TRANSFORMS
+from defenses.true_duplicates import aligned_correlation
 from tests.pictures import smooth_noise
 
 
