@@ -76,7 +76,7 @@ def calibrate_bundle(
     """Rewrite the bundle's calibration.npz and its digest, and write the report where one is asked for; returns what was measured.
 
     The filter learns from every image as it is and recompressed, so that it can't tell sets apart by their codec; thresholds come from
-    held-out images of which half are recompressed. Nothing is written before everything is measured. Raises BundleError and
+    held-out images as they are. Nothing is written before everything is measured. Raises BundleError and
     CalibrationError.
     """
     if any(find_spec(name) is None for name in NEEDED):

@@ -38,10 +38,10 @@ class Sample:
 class Passes:
     """Everything that was computed once. `distinct` says which `held_out` images show no picture of `learned`.
 
-    `learned` images are as they are, and `recompressed` what the recognizer gives for them after one more JPEG encoding. Of `held_out`
-    and `foreign` (held out) every second image is recompressed, as some clients do. `outside` are the foreign
-    images to learn from, both ways, with nonsense among them. `copies` are embeddings of near-duplicates of the first `learned` images,
-    `probes` images and embeddings of copies of the first `held_out` ones, a transform each.
+    `learned` images are as they are, and `recompressed` what the recognizer gives for them after one more JPEG encoding.
+    `held_out` and `foreign` (held out) are as they are. `outside` are the foreign images to learn from, both ways, with nonsense among
+    them. `copies` are embeddings of near-duplicates of the first `learned` images, `probes` images and embeddings of copies of the
+    first `held_out` ones, a transform each.
     """
 
     learned: Sample
@@ -98,9 +98,6 @@ def run_passes(
     def recompress(batch: Pixels) -> Pixels:
         return copies_by("recompress", batch, random)
 
-    for images in (kept, kept_foreign):
-        if len(images) > 1:
-            images[1::2] = recompress(images[1::2])
     known, unknown = Sample(own_files, own, recognizer(own)), Sample(kept_files, kept, recognizer(kept))
     distinct = ~have_duplicates(kept, unknown.outputs.embedding, own, known.outputs.embedding)
     if not distinct.any():

@@ -28,7 +28,7 @@ TRUNCATE: Values = {"truncation": {"mode": Mode.ENFORCE, "top_k": 3, "decimals":
 
 # Honest users get right answers: only foreign images and the watermark's share are altered.
 BALANCED: Values = {
-    "ood": {"mode": Mode.ENFORCE, "benign_fpr": 0.0125, "hysteresis": 0.02},
+    "ood": {"mode": Mode.ENFORCE, "benign_fpr": 0.009, "hysteresis": 0.0175},
     "near_duplicates": {"mode": Mode.ENFORCE},
     "misrecognition": {"mode": Mode.ENFORCE, "rate": 0.0},
     "watermark": {"mode": Mode.ENFORCE, "rate": 0.005},

@@ -117,8 +117,7 @@ def calibrate(
     `inside` and `classes` (true or predicted ids, (n,)) are in-distribution images to learn from, best those the recognizer was
     trained on; `held_out` are others, which neither recognizer nor scorers have seen: thresholds rest on them alone. `outside` are
     foreign images to learn from, `outside_held_out` others to measure with: without the first there is no logistic scorer.
-    Give both sides of the filter recompressed copies too, or it learns the codec; and recompress half of the held-out images, or
-    honest users who compress more are flagged more often than was asked for.
+    Give both sides of the filter recompressed copies too, or it learns the codec.
 
     `embeddings` (k, e) and `copies` are those of distinct images and of near-duplicates of the first of them; `references` (m, e) are
     of images the code does not learn from, `hashes` (n, 8) and (m, 8) of two sets: pairs across say how wide the radii may be. An

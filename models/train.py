@@ -87,7 +87,7 @@ def train(
             "images_per_second": speeds,
         },
     ).save(directory)
-    console.print(f"{directory}: test top-1 {accuracy}; calibrate it with: python -m benchmarks.calibrate_bundles {name}")
+    console.print(f"{directory}: test top-1 {accuracy}; calibrate it next: docs/calibration.md")
 
 
 def calibration_images(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:

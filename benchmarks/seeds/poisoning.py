@@ -1,15 +1,15 @@
 """The poisoning attack: found altered neighbourhoods around popular images, so that honest users get wrong answers.
 
 A founder's facts bind all who come near: whether it was flagged, its two best classes, its digest, from which the key decides. Two
-thieves, each with two queries a target and each knowing the targets to the pixel:
+thieves, each with at most two queries a target and each knowing the targets to the pixel:
 
-"by answers" knows what the public knows. He sends foreign-looking copies, the strongest first, because the oldest founder in reach of
+"by answers" knows what the public knows. He sends foreign-looking copies, strong ones first, because the oldest founder in reach of
 the target decides and the strongest that still merges is the likeliest to be flagged; where an answer was not the target's class he
 believes he succeeded and spends his queries on the others.
 
 "with the bundle" has the recognizer, the filter and the code (they may have leaked), and lacks only the secret. He tries many copies of
 each target offline, and sends one that merges, is flagged, and whose target is doubtful; where there is none, one whose best class is
-the target's second, to move a close call. To others he sends nothing: what founds a neighbourhood in vain protects the target.
+the target's second: that such a founder moves no stranger's close call is checked so. To others he sends nothing: what founds a neighbourhood in vain protects the target.
 """
 
 from collections.abc import Awaitable, Callable
