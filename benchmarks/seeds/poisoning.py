@@ -9,7 +9,8 @@ believes he succeeded and spends his queries on the others.
 
 "with the bundle" has the recognizer, the filter and the code (they may have leaked), and lacks only the secret. He tries many copies of
 each target offline, and sends one that merges, is flagged, and whose target is doubtful; where there is none, one whose best class is
-the target's second: that such a founder moves no stranger's close call is checked so. To others he sends nothing: what founds a neighbourhood in vain protects the target.
+the target's second: that such a founder moves no stranger's close call is checked so. To others he sends nothing: what founds a
+neighbourhood in vain protects the target.
 """
 
 from collections.abc import Awaitable, Callable
