@@ -19,7 +19,7 @@ from scipy.special import entr  # type: ignore[import-untyped]  # ships no types
 from scipy.stats import binom  # type: ignore[import-untyped]
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from benchmarks.image_sets import Pixels
 from benchmarks.seeds.fingerprints import Eyes
@@ -28,6 +28,7 @@ from defenses.copies import random_copies
 from defenses.vocabulary import Case
 
 Floats = NDArray[np.floating[Any]]
+FOLDS = 5
 RATES = (0.1, 0.3)
 VARIANTS = (1, 3, 5, 7, 9)
 STAGES = {"without the stage": "off", "perceptual hash only": "enforce", "both channels": "enforce"}
@@ -128,9 +129,10 @@ def detectable(told: Floats, altered: NDArray[np.bool_], original: NDArray[np.in
     }
     best_two = np.sort(own, axis=1)[:, -2:]
     table = np.column_stack([own, mean, spread, votes, label, best_two, *ways.values()])
-    folds = GroupKFold(n_splits=5)
     forest = HistGradientBoostingClassifier(max_iter=60, learning_rate=0.15, max_leaf_nodes=15, random_state=0)
     images = np.tile(np.arange(people), keys)
-    ways["classifier"] = cross_val_predict(forest, table, truth, groups=images, cv=folds, method="predict_proba")[:, 1]
+    if min(len(np.unique(images[truth])), len(np.unique(images[~truth]))) >= 2 * FOLDS:  # with fewer a fold may have nothing to learn
+        folds = StratifiedGroupKFold(n_splits=FOLDS)
+        ways["classifier"] = cross_val_predict(forest, table, truth, groups=images, cv=folds, method="predict_proba")[:, 1]
     found = {name: float(roc_auc_score(truth, score)) for name, score in ways.items()}
     return {name: round(max(auc, 1 - auc), 4) for name, auc in found.items()}
