@@ -91,7 +91,7 @@ def measure(bundle: Bundle, sets: Sets, *, codec: int, seed: int) -> tuple[dict[
     page: dict[str, Any] = {
         "bundle": bundle.model,
         "precision": bundle.precision,
-        "sources": dict(sets.sources) | ({SHIPPED: "as the bundle's page says"} if SHIPPED in scorers else {}),
+        "sources": dict(sets.sources) | ({SHIPPED: "see benchmarks/calibrate_bundles.py"} if SHIPPED in scorers else {}),
         "learned_from": {"inside": len(sets.inside), **{name: len(pixels) for name, pixels in sets.outside.items()}},
         "scorers": found,
         "codec": codecs(bundle, scorers, sets, most=codec),
