@@ -1,9 +1,10 @@
-"""Finish the backbone's second head on frozen features: few flipped bits for copies, many for the closest of many strangers."""
+"""Finish the backbone end to end: few flipped bits for copies, many for the closest of many strangers, and the classes kept."""
 
-import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,24 +12,23 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.backbone import Backbone
+from models.backbone import EMBEDDING, Backbone
+from models.checkpoints import history_of, restore, save
 from models.datasets import recompressed_copies
-from models.training import normalise, unit
+from models.training import normalise, one_cycle, unit
 from models.views import Thief, near_duplicates
 
 THIEF = Thief()
-STILL = Thief(share=1, flipped=0.3, shift=0, crop=0, angle=0, brightness=0, contrast=0, noise=1 / 255, blur=0.3 / 32, blend=0.03)
-LIGHT = Thief(share=0.14, flipped=0.3)
+STILL = Thief(share=1, flipped=0.25, shift=0, crop=0, angle=0, brightness=0, contrast=0, noise=1 / 255, blur=0.3 / 32, blend=0.03)
 # What moves the features most comes most often: a shift brings in what was not there.
 COPIES = (
-    replace(STILL, shift=THIEF.shift),
-    replace(STILL, shift=THIEF.shift),
+    *[replace(STILL, shift=THIEF.shift)] * 3,
     replace(STILL, crop=THIEF.crop),
     replace(STILL, blend=THIEF.blend),
     replace(STILL, angle=THIEF.angle),
-    LIGHT,
-    LIGHT,
+    Thief(share=0.14, flipped=0.4),
     THIEF,
 )
 
@@ -37,95 +37,125 @@ COPIES = (
 class CodeRecipe:
     """Everything that decides the outcome.
 
-    Every image is seen as it is and in copies by each of `copies`. Copies should agree beyond `near`, other images less than `far`: both
-    are cosines of squashed codes, 1 - 2 x the share of flipped bits; `softness` is the width of either margin, `strangers` the weight
-    of the second. `untouched` is the share of steps in which one side of the pairs is the images themselves. The squashing sharpens
-    from the first to the second of `sharpness`, so that training ends on what are nearly bits.
+    Each batch is split among `copies`, a thief for each part. Copies should agree beyond `near`, other images, `memory` earlier ones
+    among them, less than `far`: both are cosines of squashed codes, 1 - 2 x the share of flipped bits; `softness` is the width of
+    either margin. `untouched` is the share of pairs in which one side is the image itself. The squashing sharpens from the first to the
+    second of `sharpness`, so that training ends on what are nearly bits. `classification` is the weight of the classes' cross-entropy.
     """
 
-    images: int = 40_000
+    epochs: int = 14
+    batch: int = 256
     copies: tuple[Thief, ...] = COPIES
-    untouched: float = 0.7
-    steps: int = 1500
-    batch: int = 2048
-    near: float = 0.87
-    far: float = 0.35
-    softness: float = 0.06
-    strangers: float = 1.0
-    sharpness: tuple[float, float] = (1.5, 4.0)
-    peak_lr: float = 3e-3
-    weight_decay: float = 0.01
+    recompressed: float = 0.4
+    untouched: float = 0.6
+    near: float = 0.9
+    far: float = 0.45
+    softness: float = 0.05
+    memory: int = 16_384
+    classification: float = 0.5
+    sharpness: tuple[float, float] = (2.0, 4.0)
+    peak_lr: float = 0.1
+    warmup: float = 0.15
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    largest_gradient: float = 5.0
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.998
     seed: int = 0
 
 
-def fit_code(backbone: Backbone, images: NDArray[np.uint8], recipe: CodeRecipe, cache: Path) -> list[dict[str, float]]:
-    """Train `backbone.projection` in place on images (n, H, W, 3); returns what the last steps measured.
+def fit_code(
+    backbone: Backbone, images: NDArray[np.uint8], classes: NDArray[np.int64], recipe: CodeRecipe, checkpoints: Path
+) -> list[dict[str, float]]:
+    """Train `backbone` on, in place, on images (n, H, W, 3) with class ids (n,) 0..k-1; returns one row an epoch of the three losses.
 
-    Features of all copies are computed once and kept in `cache`, a file that an interrupted run uses again.
+    Keeps a checkpoint an epoch in `checkpoints`; an interrupted run goes on from there.
     """
-    features = _features(backbone, images, recipe, cache)
-    views, n = features.shape[:2]
-    torch.manual_seed(recipe.seed)
-    random = np.random.default_rng(recipe.seed)
-    head = backbone.projection.train()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=recipe.steps, pct_start=0.15)
-    batch, history = min(recipe.batch, n), []
-    for step in track(range(recipe.steps), description="finishing the code"):
-        rows = np.sort(random.choice(n, batch, replace=False))
-        one, other = (0 if random.random() < recipe.untouched else random.integers(1, views)), random.integers(1, views)
-        pair = torch.from_numpy(np.concatenate([features[one][rows], features[other][rows]]).astype(np.float32))
-        start, end = recipe.sharpness
-        codes = torch.tanh((start + (end - start) * step / recipe.steps) * head(pair)) / backbone.bits**0.5
-        halves = codes.chunk(2)
-        copies, strangers = margins(halves[0], halves[1], recipe)
-        optimizer.zero_grad(set_to_none=True)
-        (copies + recipe.strangers * strangers).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        history.append({"copies": copies.item(), "strangers": strangers.item()})
-        if step % 100 == 99:
-            print(json.dumps({"step": step + 1} | history[-1]), flush=True)
-    backbone.eval()
-    return history[-50:]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    views = [torch.from_numpy(view) for view in recompressed_copies(images, 1, seed=recipe.seed)]
+    network = backbone.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    steps = len(images) // recipe.batch
+    total = steps * recipe.epochs
+    optimizer, schedule = one_cycle(
+        network, peak_lr=recipe.peak_lr, warmup=recipe.warmup, weight_decay=recipe.weight_decay, momentum=recipe.momentum, steps=total
+    )
+    parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    last = checkpoints / "last.pt"
+    history = history_of(last, asdict(recipe))
+    if history:
+        restore(last, parts)
+    memory = torch.zeros((0, EMBEDDING), device=device)
+    start, end = recipe.sharpness
+    for epoch in range(len(history), recipe.epochs):
+        random = np.random.default_rng((recipe.seed, epoch))
+        losses = []
+        drawn = track(_batches(views, classes, recipe, random), total=steps, description=f"code, epoch {epoch + 1}/{recipe.epochs}")
+        for step, (pairs, truth) in enumerate(drawn, epoch * steps):
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                penultimate, features = network.describe(pairs.to(device).contiguous(memory_format=torch.channels_last))
+                logits = network.network.classifier(penultimate)
+                numbers = network.projection(features)
+            sharpness = start + (end - start) * step / total
+            codes = torch.tanh(sharpness * numbers.float()) / network.bits**0.5
+            one, other = codes.chunk(2)
+            terms = torch.stack(
+                [
+                    functional.cross_entropy(logits.float(), truth.to(device), label_smoothing=recipe.label_smoothing),
+                    *margins(one, other, memory, near=recipe.near, far=recipe.far, softness=recipe.softness),
+                ]
+            )
+            optimizer.zero_grad(set_to_none=True)
+            (terms * torch.tensor([recipe.classification, 1.0, 1.0], device=device)).sum().backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.largest_gradient)
+            optimizer.step()
+            schedule.step()
+            averaged.update_parameters(network)
+            memory = torch.cat([one.detach(), memory])[: recipe.memory]
+            losses.append(terms.tolist())
+        row = dict(zip(("classification", "copies", "strangers"), np.mean(losses, axis=0).tolist(), strict=True))
+        history.append({"epoch": epoch + 1, **row})
+        print(json.dumps(history[-1]), flush=True)
+        save(last, {name: part.state_dict() for name, part in parts.items()} | {"history": history, "recipe": asdict(recipe)})
+    network.load_state_dict(averaged.module.state_dict())
+    backbone.cpu().eval()
+    return history
 
 
-def margins(one: Tensor, other: Tensor, recipe: CodeRecipe) -> tuple[Tensor, Tensor]:
+def margins(one: Tensor, other: Tensor, memory: Tensor, *, near: float, far: float, softness: float) -> tuple[Tensor, Tensor]:
     """How far copies (row i of both, (n, d)) are from agreeing beyond `near`, and strangers from staying below `far`.
 
-    Softened hinges; of the strangers the closest count most (log-sum-exp): a merge among 50,000 is decided by them.
+    `memory` (k, d) are strangers too. Softened hinges; of the strangers the closest count most (log-sum-exp): a merge among 50,000 is
+    decided by them.
     """
-    copies = functional.softplus((recipe.near - (one * other).sum(dim=1)) / recipe.softness).mean()
-    similarity = torch.cat([one @ other.T, one @ one.T], dim=1)
-    same = torch.eye(len(one), dtype=torch.bool).repeat(1, 2)
-    closest = torch.logsumexp(((similarity - recipe.far) / recipe.softness).masked_fill(same, -torch.inf), dim=1)
+    copies = functional.softplus((near - (one * other).sum(dim=1)) / softness).mean()
+    both = torch.cat([one, other])
+    same = torch.eye(len(one), dtype=torch.bool, device=one.device).repeat(2, 2)
+    similarity = torch.cat([(both @ both.T).masked_fill(same, -torch.inf), both @ memory.T], dim=1)
+    closest = torch.logsumexp((similarity - far) / softness, dim=1)
     return copies, functional.softplus(closest).mean()
 
 
-@torch.no_grad()
-def _features(backbone: Backbone, images: NDArray[np.uint8], recipe: CodeRecipe, cache: Path) -> NDArray[np.float16]:
-    """Features (views, n, d) of the images and their copies, computed once."""
-    settings = f"{recipe.copies}{recipe.images}{recipe.seed}{len(images)}".encode() + backbone.network.classifier.weight.numpy().tobytes()
-    cache = cache.with_stem(f"{cache.stem}-{hashlib.sha256(settings).hexdigest()[:12]}")  # features of others are of no use
-    if cache.exists():
-        kept: NDArray[np.float16] = np.load(cache, mmap_mode="r")
-        return kept
-    random = np.random.default_rng((recipe.seed, 2))
-    thieves = (None, *recipe.copies)
-    images = images[random.permutation(len(images))[: recipe.images]]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_suffix(".partial")
-    pages = np.lib.format.open_memmap(partial, "w+", np.float16, (len(thieves), len(images), backbone.described))
-    recompressed = recompressed_copies(images, 1, seed=recipe.seed)[1]
-    network = backbone.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for start in track(range(0, len(images), 500), description="features of copies"):
-        rows = slice(start, start + 500)
-        for view, thief in enumerate(thieves):
-            pixels = unit(torch.from_numpy((recompressed if view % 3 == 2 else images)[rows]))
-            pixels = pixels if thief is None else near_duplicates(pixels, thief, random)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                found = network.describe(normalise(pixels).contiguous(memory_format=torch.channels_last))[1]
-            pages[view, rows] = found.float().numpy()
-    pages.flush()
-    partial.replace(cache)
-    return pages
+def _batches(
+    views: list[Tensor], classes: NDArray[np.int64], recipe: CodeRecipe, random: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of normalised pairs, first all the ones (n, 3, H, W), then the others, with the class ids (2n,)."""
+    order = random.permutation(len(classes))
+    for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
+        rows = order[start : start + recipe.batch]
+        one, other = (_side(views, rows, recipe, random) for _ in range(2))
+        untouched = torch.from_numpy(random.random(len(rows)) < recipe.untouched)
+        one = torch.where(untouched.view(-1, 1, 1, 1), unit(views[0][torch.from_numpy(rows)]), one)
+        yield normalise(torch.cat([one, other])), torch.from_numpy(classes[rows]).repeat(2)
+
+
+def _side(views: list[Tensor], rows: NDArray[Any], recipe: CodeRecipe, random: np.random.Generator) -> Tensor:
+    recompressed = torch.from_numpy(random.random(len(rows)) < recipe.recompressed).view(-1, 1, 1, 1)
+    chosen = torch.from_numpy(rows)
+    pixels = torch.where(recompressed, unit(views[1][chosen]), unit(views[0][chosen]))
+    parts = np.array_split(random.permutation(len(rows)), len(recipe.copies))
+    copies = torch.empty_like(pixels)
+    for part, thief in zip(parts, recipe.copies, strict=True):
+        copies[part] = near_duplicates(pixels[part], thief, random)
+    return copies

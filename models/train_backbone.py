@@ -1,7 +1,7 @@
 """`python -m models.train_backbone --data DIR`: train the backbone on Tiny-ImageNet and write models/backbones/photographs.onnx."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,6 @@ from models.export import export_backbone
 from models.tiny_imagenet import unseen_classes
 
 SIZE = 32
-CODE_ROUNDS = (CodeRecipe(), CodeRecipe(steps=1800, sharpness=(3.0, 5.0), peak_lr=2e-3))
 console = Console()
 
 
@@ -35,8 +34,9 @@ def train(
     unseen = {images.names.index(name) for name in unseen_classes(list(images.names))}
     learned = images.subset(np.flatnonzero(~np.isin(images.classes, sorted(unseen))))
     network, history = backbone_training.fit(learned, Recipe(seed=seed), checkpoints)
-    margins = [fit_code(network, learned.images, replace(part, seed=seed), checkpoints / "features.npy")[-1] for part in CODE_ROUNDS]
-    write(network, out, seed=seed, epochs=history, code=margins)
+    classes = np.unique(learned.classes, return_inverse=True)[1]
+    code = fit_code(network, learned.images, classes, CodeRecipe(seed=seed), checkpoints / "code")
+    write(network, out, seed=seed, epochs=history, code=code)
 
 
 def write(network: Backbone, out: Path, *, seed: int, **measured: object) -> None:
@@ -48,7 +48,7 @@ def write(network: Backbone, out: Path, *, seed: int, **measured: object) -> Non
         "parameters": sum(p.numel() for p in network.parameters()),
         "command": f"python -m models.train_backbone --data DIR --seed {seed}",
         "recipe": asdict(Recipe(seed=seed)),
-        "code_rounds": [asdict(replace(part, seed=seed)) for part in CODE_ROUNDS],
+        "code_recipe": asdict(CodeRecipe(seed=seed)),
         "torch": torch.__version__,
         **measured,
     }

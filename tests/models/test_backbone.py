@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import backbone_training
+from models import backbone_training, code_training
 from models.backbone import Backbone
 from models.backbone_training import Recipe, contrast, fit
 from models.code_training import CodeRecipe, fit_code, margins
@@ -105,25 +105,29 @@ def test_the_unseen_classes_are_none_that_cifar10_knows() -> None:
 
 
 def test_margins_ask_nothing_of_codes_that_are_good_enough() -> None:
-    """Equal copies and orthogonal strangers cost next to nothing; a moved copy and a look-alike cost."""
-    recipe = CodeRecipe()
-    apart = torch.eye(4, 16)
-    copies, strangers = margins(apart, apart, recipe)
+    """Equal copies and orthogonal strangers cost next to nothing; a moved copy and a look-alike cost, one in memory too."""
+    apart, nothing = torch.eye(4, 16), torch.zeros(0, 16)
+    widths = {"near": 0.87, "far": 0.45, "softness": 0.05}
+    copies, strangers = margins(apart, apart, nothing, **widths)
     assert copies < 0.2 and strangers < 0.1
-    assert margins(apart, apart.roll(1, 0), recipe)[0] > 5
-    assert margins(apart + 0.3, apart + 0.3, recipe)[1] > 5
+    assert margins(apart, apart.roll(1, 0), nothing, **widths)[0] > 5
+    assert margins(apart + 0.3, apart + 0.3, nothing, **widths)[1] > 5
+    assert margins(apart, apart, apart, **widths)[1] > 5
 
 
-def test_finishing_the_code_changes_the_second_head_alone(tmp_path: Path) -> None:
-    """Classes and features stay; an interrupted run uses the features that it kept."""
+def test_finishing_the_code_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It learns, starts again from the first epoch's checkpoint, and trains no more once it is finished."""
     torch.manual_seed(0)
-    network = Backbone(3)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    recipe = CodeRecipe(images=32, steps=20, batch=16)
-    history = fit_code(network, scenes(40).images, recipe, tmp_path / "features.npy")
-    assert history[-1]["copies"] < history[0]["copies"]
-    changed = {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {"projection"}
-    (kept,) = [(path, path.stat().st_mtime_ns) for path in tmp_path.iterdir()]
-    fit_code(network, scenes(40).images, recipe, tmp_path / "features.npy")
-    assert [(path, path.stat().st_mtime_ns) for path in tmp_path.iterdir()] == [kept]
+    images, recipe = scenes(48), CodeRecipe(epochs=3, batch=16, memory=16, peak_lr=0.05, ema_decay=0.5)
+    classes = np.unique(images.classes, return_inverse=True)[1]
+    with monkeypatch.context() as patched:
+        patched.setattr(code_training, "save", _save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit_code(Backbone(4), images.images, classes, recipe, tmp_path)
+    network = Backbone(4)
+    history = fit_code(network, images.images, classes, recipe, tmp_path)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[-1]["copies"] < history[0]["copies"] and not network.training
+    again = Backbone(4)
+    fit_code(again, images.images, classes, recipe, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True))
