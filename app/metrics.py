@@ -13,7 +13,7 @@ from defenses.vocabulary import Case
 
 OUTCOMES = ("answered", "invalid", "shed", "failed")
 CHANNELS = ("digest", "perceptual", "embedding")
-REASONS = ("ood", "rate", "watermark")
+REASONS = ("ood", "rate", "suspicion", "watermark")
 ROUTES = ("predict", "infer")
 SHED_REASONS = ("queue", "memory", "deadline", "shutdown", "store")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -132,7 +132,11 @@ class Metrics:
                     self._distance.observe(distance)
         for reason in filter(None, case.reasons):
             self._misrecognized[reason].inc()
-        shadows = (finding for name in ("misrecognition", "watermark") if (finding := case.findings.get(name)) and not finding.enforced)
+        shadows = (
+            finding
+            for name in ("misrecognition", "suspicion", "watermark")
+            if (finding := case.findings.get(name)) and not finding.enforced
+        )
         for reason in filter(None, (label for finding in shadows for label in finding.label)):
             self._shadowed[reason].inc()
 

@@ -13,6 +13,7 @@ from defenses.misrecognition import IntentionalMisrecognition
 from defenses.near_duplicates import NearDuplicateLookup
 from defenses.out_of_distribution.filter import OutOfDistributionFilter
 from defenses.stores.protocol import QueryStore
+from defenses.suspicion import Suspicion
 from defenses.truncation import OutputTruncation
 from defenses.vocabulary import Case, Mode, Query, Step
 from models.bundle import Bundle
@@ -22,8 +23,8 @@ def defence_steps(
     settings: Settings, *, bundle: Bundle, calibration: Calibration, store: QueryStore, secret: bytes, on_dropped: Callable[[int], None]
 ) -> dict[str, Step]:
     """What happens to every query between the model and the answer. A defence that is off is not there."""
-    ood, near, misrecognition, watermark, truncation = (
-        settings.ood, settings.near_duplicates, settings.misrecognition, settings.watermark, settings.truncation
+    ood, near, misrecognition, watermark, suspicion, truncation = (
+        settings.ood, settings.near_duplicates, settings.misrecognition, settings.watermark, settings.suspicion, settings.truncation
     )  # fmt: skip
     steps: dict[str, Step] = {}
     if ood.mode is not Mode.OFF:
@@ -32,11 +33,12 @@ def defence_steps(
         )
     if near.mode is not Mode.OFF:
         steps["near_duplicates"] = NearDuplicateLookup(store, code=calibration.code, mode=near.mode)
-    if misrecognition.mode is not Mode.OFF or watermark.mode is not Mode.OFF:
+    if {misrecognition.mode, watermark.mode, suspicion.mode} != {Mode.OFF}:
         steps["misrecognition"] = IntentionalMisrecognition(
             secret=secret, model=bundle.model, mode=misrecognition.mode, rate=misrecognition.rate,
             watermark_mode=watermark.mode, watermark_rate=watermark.rate, alteration=misrecognition.alteration,
-            companions=calibration.companions,
+            companions=calibration.companions, suspicion_mode=suspicion.mode,
+            suspicion=Suspicion(tolerated=suspicion.tolerated, certain=suspicion.certain, patience=suspicion.patience),
         )  # fmt: skip
     steps["truncation"] = OutputTruncation(
         mode=truncation.mode, top_k=truncation.top_k, decimals=truncation.decimals, labels_only=truncation.labels_only

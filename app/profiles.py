@@ -26,12 +26,13 @@ OPEN: Values = {}
 # Tell little, alter nothing.
 TRUNCATE: Values = {"truncation": {"mode": Mode.ENFORCE, "top_k": 3, "decimals": 2}}
 
-# Honest users get right answers: only foreign images and the watermark's share are altered.
+# Honest users get right answers: only foreign images, what those who send them found, and the watermark's share are altered.
 BALANCED: Values = {
     "ood": {"mode": Mode.ENFORCE, "benign_fpr": 0.009, "hysteresis": 0.0175},
     "near_duplicates": {"mode": Mode.ENFORCE},
     "misrecognition": {"mode": Mode.ENFORCE, "rate": 0.0},
     "watermark": {"mode": Mode.ENFORCE, "rate": 0.005},
+    "suspicion": {"mode": Mode.ENFORCE},
     "truncation": {"mode": Mode.ENFORCE, "top_k": 3, "decimals": 2},
 }
 
@@ -41,6 +42,7 @@ STRICT: Values = {
     "near_duplicates": {"mode": Mode.ENFORCE},
     "misrecognition": {"mode": Mode.ENFORCE, "rate": 0.05},
     "watermark": {"mode": Mode.ENFORCE, "rate": 0.01},
+    "suspicion": {"mode": Mode.ENFORCE},
     "truncation": {"mode": Mode.ENFORCE, "top_k": 1, "labels_only": True},
 }
 

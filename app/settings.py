@@ -3,9 +3,9 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -92,6 +92,21 @@ class Watermark(Section):
     rate: Rate = Field(0.005, description="share of neighbourhoods that carry the watermark")
 
 
+class Suspicion(Section):
+    """What follows from a client's record: the share of its queries that were flagged, as the audit log has it."""
+
+    mode: Mode = Field(Mode.OFF, description="off, shadow or enforce; needs ood, near_duplicates and the audit log")
+    tolerated: Rate = Field(0.1, description="share of flagged queries up to which a client is not suspected")
+    certain: Rate = Field(0.3, description="share from which hardly any answer that its client founds is right")
+    patience: int = Field(50, ge=1, description="unflagged queries that every client is given in advance")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.tolerated >= self.certain:
+            raise ValueError("suspicion.tolerated must be below suspicion.certain")
+        return self
+
+
 class Truncation(Section):
     """How much of the score vector leaves."""
 
@@ -150,6 +165,7 @@ class Settings(BaseSettings):
     ood: OutOfDistribution = OutOfDistribution()
     near_duplicates: NearDuplicates = NearDuplicates()
     misrecognition: Misrecognition = Misrecognition()
+    suspicion: Suspicion = Suspicion()
     watermark: Watermark = Watermark()
     truncation: Truncation = Truncation()
     store: Store = Store()

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defenses.companions import Companions, plain_companions
-from defenses.vocabulary import Case, Finding, Floats, Mode, Neighbourhood
+from defenses.suspicion import Suspicion
+from defenses.vocabulary import NEW_CLIENT, Case, Finding, Floats, Mode, Neighbourhood
 
 
 class Alteration(StrEnum):
@@ -33,8 +34,9 @@ class IntentionalMisrecognition:
     """Alter the answers of chosen neighbourhoods.
 
     Reasons, the first that holds: `ood` (the founder was flagged, and this query is at least doubtful itself, so that nobody can
-    spoil an honest image by founding a flagged neighbourhood around it), `rate` (a flat keyed share of neighbourhoods), `watermark`
-    (a keyed share that also depends on who founded it). `rate` and `watermark_rate` are shares in 0..1. The work is the same
+    spoil an honest image by founding a flagged neighbourhood around it), `rate` (a flat keyed share of neighbourhoods), `suspicion` (a
+    keyed share of what suspicious clients found, told to the founder and to other suspicious clients only, for the same reason),
+    `watermark` (a keyed share that also depends on who founded it). `rate` and `watermark_rate` are shares in 0..1. The work is the same
     whether or not anything is altered.
 
     `companions` is for impersonation: which classes follow which where they are the best one. The k-th companion's score goes to the
@@ -53,10 +55,13 @@ class IntentionalMisrecognition:
         watermark_rate: float,
         alteration: Alteration,
         companions: Companions | None = None,
+        suspicion_mode: Mode = Mode.OFF,
+        suspicion: Suspicion | None = None,
     ) -> None:
-        self._rate_key, self._watermark_key, self._alteration_key = (
-            hmac.digest(secret, f"{purpose}:{model}".encode(), "sha256") for purpose in ("rate", "watermark", "alteration")
+        self._rate_key, self._watermark_key, self._alteration_key, self._suspicion_key = (
+            hmac.digest(secret, f"{purpose}:{model}".encode(), "sha256") for purpose in ("rate", "watermark", "alteration", "suspicion")
         )
+        self._suspicion_mode, self._suspicion = suspicion_mode, suspicion or Suspicion()
         self._mode, self._rate, self._alteration = mode, rate, alteration
         self._watermark_mode, self._watermark_rate = watermark_mode, watermark_rate
         self._companions = companions
@@ -67,14 +72,18 @@ class IntentionalMisrecognition:
         ood = case.findings.get("ood")
         doubtful = ood.doubtful.tolist() if ood and ood.enforced else [False] * len(neighbourhoods)
         flat = tuple(self._reason(n, doubtful=d) for n, d in zip(neighbourhoods, doubtful, strict=True))
+        suspected = self._suspected(case, neighbourhoods)
         marked = tuple("watermark" if self._is_marked(n) else "" for n in neighbourhoods)
-        for name, found, mode in (("misrecognition", flat, self._mode), ("watermark", marked, self._watermark_mode)):
+        found = {
+            "misrecognition": (flat, self._mode),
+            "suspicion": (suspected, self._suspicion_mode),
+            "watermark": (marked, self._watermark_mode),
+        }
+        for name, (why, mode) in found.items():
             if mode is not Mode.OFF:
-                case = case.with_finding(name, _finding(found, mode))
-        reasons = tuple(
-            (reason if self._mode is Mode.ENFORCE else "") or (mark if self._watermark_mode is Mode.ENFORCE else "")
-            for reason, mark in zip(flat, marked, strict=True)
-        )
+                case = case.with_finding(name, _finding(why, mode))
+        enforced = [why for why, mode in found.values() if mode is Mode.ENFORCE]
+        reasons = tuple(next((why[row] for why in enforced if why[row]), "") for row in range(len(neighbourhoods)))
         altered = np.array([bool(reason) for reason in reasons], dtype=np.bool_)
         relabelled = self.relabel(case.scores, neighbourhoods)
         return replace(case, reasons=reasons, scores=np.where(altered[:, None], relabelled, case.scores))
@@ -113,6 +122,15 @@ class IntentionalMisrecognition:
         if neighbourhood.flagged and doubtful:
             return "ood"
         return "rate" if chosen else ""
+
+    def _suspected(self, case: Case, neighbourhoods: Sequence[Neighbourhood]) -> tuple[str, ...]:
+        records = case.records or (NEW_CLIENT,) * len(neighbourhoods)
+        found = []
+        for query, record, n in zip(case.queries, records, neighbourhoods, strict=True):
+            chosen = _share(self._suspicion_key, n.id) < self._suspicion.rate(n.record, classes=case.scores.shape[1])
+            concerned = query.client == n.founder or self._suspicion(record) > 0
+            found.append("suspicion" if chosen and concerned else "")
+        return tuple(found)
 
     def _is_marked(self, neighbourhood: Neighbourhood) -> bool:
         return _share(self._watermark_key, neighbourhood.id + neighbourhood.founder.encode()) < self._watermark_rate

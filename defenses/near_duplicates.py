@@ -51,10 +51,12 @@ class NearDuplicateLookup:
             doubtful=joined,
             enforced=self._mode is Mode.ENFORCE,
         )
+        records = tuple(match.record for match in matches)
         if self._mode is not Mode.ENFORCE:
-            return case.with_finding("near_duplicates", finding)
+            return case.with_finding("near_duplicates", finding, records=records)
         neighbourhoods = tuple(match.neighbourhood for match in matches)
-        return case.with_finding("near_duplicates", finding, neighbourhoods=neighbourhoods, scores=_agreeing(case, neighbourhoods))
+        scores = _agreeing(case, neighbourhoods)
+        return case.with_finding("near_duplicates", finding, records=records, neighbourhoods=neighbourhoods, scores=scores)
 
 
 def _agreeing(case: Case, neighbourhoods: Sequence[Neighbourhood]) -> Floats:

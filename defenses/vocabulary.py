@@ -37,16 +37,29 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """What a client did up to some moment: how many queries, and how many of them were flagged as out of distribution."""
+
+    queries: int = 0
+    flagged: int = 0
+
+
+NEW_CLIENT = ClientRecord()
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbourhood:
     """The facts that all near-duplicates share: they are those of the founder, and never change.
 
-    `id` is the founder's pixel digest, `top_classes` its two best classes before any defence, best first.
+    `id` is the founder's pixel digest, `top_classes` its two best classes before any defence, best first, `record` what its client had
+    done before.
     """
 
     id: bytes
     founder: str
     flagged: bool
     top_classes: tuple[int, int]
+    record: ClientRecord = NEW_CLIENT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,8 +90,8 @@ class Case:
     """A micro-batch of n queries on its way: arrays and findings, first axis n everywhere.
 
     `logits` and `scores` are (n, classes), `features` (n, d), `embedding` (n, e). A defence changes `scores` and adds its finding
-    under its settings section's name; `reasons` says why each answer was altered ("" where it was not); the last defence sets
-    `answer`.
+    under its settings section's name; `records` are what the queries' clients had done before, where a store was asked; `reasons` says
+    why each answer was altered ("" where it was not); the last defence sets `answer`.
     """
 
     queries: tuple[Query, ...]
@@ -87,6 +100,7 @@ class Case:
     embedding: Floats
     scores: Floats
     neighbourhoods: tuple[Neighbourhood, ...] = ()
+    records: tuple[ClientRecord, ...] = ()
     reasons: tuple[str, ...] = ()
     findings: Mapping[str, Finding] = field(default_factory=lambda: MappingProxyType({}))
     answer: Answer | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from defenses.stores.protocol import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # A founder is the sighting whose neighbourhood is its own digest. Age is `sequence`, not time: clocks step back.
 _SCHEMA = f"""
 BEGIN;
@@ -18,13 +18,21 @@ CREATE TABLE sightings (
     sequence INTEGER PRIMARY KEY, index_id INTEGER NOT NULL REFERENCES indexes, digest BLOB NOT NULL, neighbourhood BLOB NOT NULL,
     perceptual BLOB NOT NULL, embedding BLOB NOT NULL, flagged INTEGER NOT NULL, top_class INTEGER NOT NULL,
     second_class INTEGER NOT NULL, client TEXT NOT NULL, first_seen REAL NOT NULL, last_seen REAL NOT NULL,
-    count INTEGER NOT NULL, UNIQUE (index_id, digest)
+    count INTEGER NOT NULL, client_queries INTEGER NOT NULL DEFAULT 0, client_flagged INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (index_id, digest)
 );
 CREATE TABLE audit (sequence INTEGER PRIMARY KEY, body BLOB NOT NULL, link BLOB NOT NULL);
 CREATE TABLE clients (
     client TEXT PRIMARY KEY, queries INTEGER NOT NULL, flagged INTEGER NOT NULL, near_duplicates INTEGER NOT NULL,
     altered INTEGER NOT NULL, first_seen REAL NOT NULL, last_seen REAL NOT NULL
 );
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+_FROM_VERSION_1 = f"""
+BEGIN;
+ALTER TABLE sightings ADD COLUMN client_queries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sightings ADD COLUMN client_flagged INTEGER NOT NULL DEFAULT 0;
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
@@ -45,18 +53,20 @@ def locked(path: Path) -> int:
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """Connect to the file at `path`, which is made (mode 0600) if it is absent; another schema version raises StoreError."""
+    """Connect to the file at `path`, which is made (mode 0600) if it is absent and brought up from version 1; others raise StoreError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its log the same mode
     connection = sqlite3.connect(path.resolve(), isolation_level=None, check_same_thread=False)
     try:
         ((version, tables),) = connection.execute("SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version")
-        if version != SCHEMA_VERSION and (version or tables):
+        if version not in (1, SCHEMA_VERSION) and (version or tables):
             raise StoreError(f"{path}: schema version {version}, where this release reads version {SCHEMA_VERSION}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA cache_size = -65536")  # KiB: digests come in random order, and 2 MiB hold few
         if not tables:
             connection.executescript(_SCHEMA)
+        elif version == 1:
+            connection.executescript(_FROM_VERSION_1)
     except BaseException:
         connection.close()
         raise

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import count, groupby
@@ -15,12 +15,12 @@ from defenses.stores.chain import GENESIS, link
 from defenses.stores.channel import Channel
 from defenses.stores.database import connected, driver_errors, locked
 from defenses.stores.protocol import AuditEntry, AuditRecord, ClientSummary, Match, Sighting, StoreError
-from defenses.vocabulary import Neighbourhood
+from defenses.vocabulary import NEW_CLIENT, ClientRecord, Neighbourhood
 
 _FOUNDERS = "SELECT sequence, perceptual, embedding FROM sightings WHERE index_id = ? AND neighbourhood = digest ORDER BY sequence"
-_FACTS = "SELECT f.digest, f.client, f.flagged, f.top_class, f.second_class FROM sightings AS f"
+_FACTS = "SELECT f.digest, f.client, f.flagged, f.top_class, f.second_class, f.client_queries, f.client_flagged FROM sightings AS f"
 _FACTS_BY_SEQUENCE = f"{_FACTS} WHERE f.sequence = ?"
-_FACTS_BY_DIGEST = """SELECT s.digest, f.digest, f.client, f.flagged, f.top_class, f.second_class
+_FACTS_BY_DIGEST = """SELECT s.digest, f.digest, f.client, f.flagged, f.top_class, f.second_class, f.client_queries, f.client_flagged
     FROM sightings AS s JOIN sightings AS f ON f.index_id = s.index_id AND f.digest = s.neighbourhood
     WHERE s.index_id = ? AND s.digest IN"""
 _WRITE_SIGHTINGS = """INSERT INTO sightings VALUES {rows}
@@ -30,6 +30,7 @@ _WRITE_CLIENTS = """INSERT INTO clients VALUES {rows} ON CONFLICT (client) DO UP
     near_duplicates = near_duplicates + excluded.near_duplicates, altered = altered + excluded.altered,
     first_seen = min(first_seen, excluded.first_seen),
     last_seen = max(last_seen, excluded.last_seen)"""
+_RECORDS_OF = "SELECT client, queries, flagged FROM clients WHERE client IN"
 _RECORDS = "SELECT sequence, CAST(body AS BLOB), CAST(link AS BLOB) FROM audit WHERE sequence > ?"
 _OLDEST_RECORDS = f"{_RECORDS} ORDER BY sequence LIMIT ?"
 _NEWEST_RECORDS = f"{_RECORDS} ORDER BY sequence DESC LIMIT ?"
@@ -149,7 +150,8 @@ class EmbeddedStore:
                 _WRITE_SIGHTINGS,
                 [
                     (sequence, self._index_id, sighting.digest, match.neighbourhood.id, sighting.perceptual, sighting.embedding,
-                     sighting.flagged, *sighting.top_classes, sighting.client, sighting.time, sighting.time, 1)
+                     sighting.flagged, *sighting.top_classes, sighting.client, sighting.time, sighting.time, 1,
+                     match.record.queries, match.record.flagged)
                     for sequence, sighting, match in zip(count(first), sightings, matches)
                 ],
             )  # fmt: skip
@@ -181,20 +183,23 @@ class EmbeddedStore:
 
         matches: list[Match] = []
         seen = self._known([sighting.digest for sighting in sightings])
+        records = self._records({sighting.client for sighting in sightings})
         for at, sighting in enumerate(sightings):
+            record = records.get(sighting.client, NEW_CLIENT)
             known = seen.get(sighting.digest)
             founding = [kin for kin in siblings.get(at, ()) if not matches[kin[0]].channel]
             if known:
-                match = Match(known, "digest", 0)
+                match = Match(known, "digest", 0, record)
             elif stored[at]:
                 sequence, kind, distance = min(stored[at])
                 (founder,) = self._rows(_FACTS_BY_SEQUENCE, sequence)
-                match = Match(_neighbourhood(*founder), _CHANNELS[kind], distance)
+                match = Match(_neighbourhood(*founder), _CHANNELS[kind], distance, record)
             elif founding:
                 earlier, kind, distance = min(founding)
-                match = Match(matches[earlier].neighbourhood, _CHANNELS[kind], distance)
+                match = Match(matches[earlier].neighbourhood, _CHANNELS[kind], distance, record)
             else:
-                match = Match(Neighbourhood(sighting.digest, sighting.client, sighting.flagged, sighting.top_classes), "", 0)
+                home = Neighbourhood(sighting.digest, sighting.client, sighting.flagged, sighting.top_classes, record)
+                match = Match(home, "", 0, record)
             seen[sighting.digest] = match.neighbourhood
             matches.append(match)
         return matches
@@ -202,6 +207,10 @@ class EmbeddedStore:
     def _known(self, digests: Sequence[bytes]) -> dict[bytes, Neighbourhood]:
         query = f"{_FACTS_BY_DIGEST} ({', '.join('?' * len(digests))})"
         return {digest: _neighbourhood(*facts) for digest, *facts in self._rows(query, self._index_id, *digests)}
+
+    def _records(self, clients: Collection[str]) -> dict[str, ClientRecord]:
+        query = f"{_RECORDS_OF} ({', '.join('?' * len(clients))})"
+        return {client: ClientRecord(queries, flagged) for client, queries, flagged in self._rows(query, *clients)}
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Write rows of equal length in one statement: each statement lets go of Python's lock, and may wait to get it back."""
@@ -224,8 +233,8 @@ class EmbeddedStore:
         self._head = (last, head)
 
 
-def _neighbourhood(digest: bytes, client: str, flagged: int, top: int, second: int) -> Neighbourhood:
-    return Neighbourhood(digest, client, bool(flagged), (top, second))
+def _neighbourhood(digest: bytes, client: str, flagged: int, top: int, second: int, *record: int) -> Neighbourhood:
+    return Neighbourhood(digest, client, bool(flagged), (top, second), ClientRecord(*record))
 
 
 def _summary(client: str, entries: Sequence[AuditEntry]) -> tuple[object, ...]:

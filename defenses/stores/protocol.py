@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from defenses.vocabulary import Neighbourhood
+from defenses.vocabulary import NEW_CLIENT, ClientRecord, Neighbourhood
 
 
 class StoreError(Exception):
@@ -30,11 +30,15 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where a sighting belongs. `channel` says why: "digest", "perceptual", "embedding", or "" for a founder (distance 0)."""
+    """Where a sighting belongs. `channel` says why: "digest", "perceptual", "embedding", or "" for a founder (distance 0).
+
+    `record` is what the sighting's client had done before, as far as the audit log had it.
+    """
 
     neighbourhood: Neighbourhood
     channel: str
     distance: int
+    record: ClientRecord = NEW_CLIENT
 
 
 @dataclass(frozen=True, slots=True)

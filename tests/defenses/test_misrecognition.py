@@ -8,7 +8,8 @@ import pytest
 
 from defenses.companions import Companions, plain_companions
 from defenses.misrecognition import Alteration, IntentionalMisrecognition
-from defenses.vocabulary import Case, Finding, Mode
+from defenses.suspicion import Suspicion
+from defenses.vocabulary import Case, ClientRecord, Finding, Mode
 from tests.defenses.cases import case_of
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +27,7 @@ def make(
     watermark_rate: float = 0.0,
     alteration: Alteration = Alteration.DERANGEMENT,
     companions: Companions | None = None,
+    suspicion_mode: Mode = Mode.OFF,
 ) -> IntentionalMisrecognition:
     return IntentionalMisrecognition(
         secret=secret,
@@ -36,6 +38,7 @@ def make(
         watermark_rate=watermark_rate,
         alteration=alteration,
         companions=companions,
+        suspicion_mode=suspicion_mode,
     )
 
 
@@ -163,6 +166,36 @@ async def test_an_unflagged_founder_keeps_its_members_honest() -> None:
     case = case_of(2)
     case = replace(case, neighbourhoods=(case.founded()[0],) * 2)
     assert (await make()(flagged(case, np.array([True, True])))).reasons == ("", "")
+
+
+async def test_what_a_suspicious_client_founds_is_altered_for_him_and_his_kind_alone() -> None:
+    """So that nobody spoils an honest image by founding a neighbourhood around it; a founder's later record changes nothing."""
+    case = case_of(2000, clients=("thief",))
+    suspicious, honest = ClientRecord(1000, 650), ClientRecord(1000, 10)
+    step = make(suspicion_mode=Mode.ENFORCE)
+    founded = replace(case, neighbourhoods=tuple(replace(n, record=suspicious) for n in case.founded()), records=(suspicious,) * 2000)
+    altered = np.array((await step(founded)).reasons) == "suspicion"
+    rate = Suspicion().rate(suspicious, classes=10)
+    assert abs(altered.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 2000)
+
+    def asked_by(name: str, record: ClientRecord) -> Case:
+        return replace(founded, queries=tuple(replace(query, client=name) for query in case.queries), records=(record,) * 2000)
+
+    assert (np.array((await step(asked_by("other thief", suspicious))).reasons) == "suspicion").tolist() == altered.tolist()
+    assert set((await step(asked_by("honest", honest))).reasons) == {""}
+    assert ((np.array((await step(asked_by("thief", honest))).reasons) == "suspicion") == altered).all()
+    early = replace(founded, neighbourhoods=case.founded())
+    assert set((await step(early)).reasons) == {""}
+
+
+async def test_suspicion_in_shadow_is_counted_and_not_applied() -> None:
+    """The finding is there for the metrics; the scores are the honest ones."""
+    case = case_of(50)
+    record = ClientRecord(1000, 650)
+    case = replace(case, neighbourhoods=tuple(replace(n, record=record) for n in case.founded()), records=(record,) * 50)
+    seen = await make(suspicion_mode=Mode.SHADOW)(case)
+    assert seen.findings["suspicion"].flagged.any() and set(seen.reasons) == {""}
+    assert np.array_equal(seen.scores, case.scores)
 
 
 async def test_an_out_of_distribution_finding_in_shadow_alters_nothing() -> None:

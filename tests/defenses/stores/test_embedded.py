@@ -138,6 +138,24 @@ async def test_another_schema_version_is_refused_untouched(tmp_path: Path) -> No
         assert path.read_bytes() == content
 
 
+async def test_a_file_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
+    """What it holds stays, founders without a record; a second opening finds nothing to do."""
+    path = tmp_path / "store.db"
+    store = await opened(path)
+    (founded,) = await store.find_or_found([sighting(1)])
+    await store.close()
+    connection = sqlite3.connect(path)
+    for column in ("client_queries", "client_flagged"):
+        connection.execute(f"ALTER TABLE sightings DROP COLUMN {column}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):
+        store = await opened(path)
+        (again,) = await store.find_or_found([sighting(1)])
+        assert again.neighbourhood == founded.neighbourhood
+        await store.close()
+
+
 async def test_a_path_that_cannot_be_a_file_is_a_store_error(tmp_path: Path) -> None:
     """The file system's errors become StoreError as SQLite's do."""
     (tmp_path / "file").write_text("")

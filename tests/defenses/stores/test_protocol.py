@@ -11,6 +11,7 @@ import pytest
 from defenses.stores import open_store
 from defenses.stores.chain import verify
 from defenses.stores.protocol import AuditEntry, ClientSummary, QueryStore, StoreError
+from defenses.vocabulary import ClientRecord
 from tests.defenses.stores.rule import Rule, crowd, ones, sighting
 
 KEY = b"k" * 32
@@ -50,6 +51,23 @@ async def test_a_lonely_sighting_founds_a_neighbourhood_with_its_own_facts(opene
         assert (founded.neighbourhood.founder, founded.neighbourhood.flagged, founded.neighbourhood.top_classes) == ("anna", True, (3, 5))
         assert joined.neighbourhood == founded.neighbourhood
         assert await store.neighbourhoods() == 1
+
+
+async def test_a_match_comes_with_the_clients_record_and_a_founder_keeps_his(opened: Opener) -> None:
+    """The audit log's summary at that moment: later queries change the client's record, never the neighbourhood's."""
+    async with opened() as store:
+        await store.append_audit([entry("anna", 1, flagged=True), entry("anna", 2), entry("ben", 3)])
+        (founded,) = await store.find_or_found([sighting(1, client="anna")])
+        assert founded.record == founded.neighbourhood.record == ClientRecord(queries=2, flagged=1)
+        await store.append_audit([entry("anna", 4, flagged=True)])
+        (joined,) = await store.find_or_found([sighting(2, perceptual=ones(1), client="ben")])
+        assert joined.record == ClientRecord(queries=1, flagged=0)
+        (again,) = await store.find_or_found([sighting(1, client="anna")])
+        assert again.record == ClientRecord(queries=3, flagged=2)
+        assert again.neighbourhood == joined.neighbourhood == founded.neighbourhood
+    async with opened() as store:
+        (reopened,) = await store.find_or_found([sighting(3, perceptual=ones(2), client="carl")])
+        assert (reopened.neighbourhood.record, reopened.record) == (ClientRecord(queries=2, flagged=1), ClientRecord())
 
 
 async def test_the_same_digest_wins_over_an_older_founder(opened: Opener) -> None:
