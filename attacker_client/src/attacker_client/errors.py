@@ -1,10 +1,12 @@
-"""What can go wrong when an endpoint is asked.
+"""What can go wrong when an endpoint is asked, and when what was bought is kept.
 
 OracleError
 ├── Refused       the endpoint won't answer us: 401, 403, or 429 and 503 until the attempts were used up
 ├── BadImage      it won't take this image: 413, 415, 422
 ├── Unreachable   no answer came: no connection, or none that lived long enough, until the attempts were used up
 └── Garbled       an answer came that is not the wire format: another status, or a body that can't be read
+
+LedgerError       the ledger of what was bought belongs to another campaign
 """
 
 
@@ -38,3 +40,7 @@ class Unreachable(OracleError):  # noqa: N818 - reads as what happened
 
 class Garbled(OracleError):  # noqa: N818 - reads as what happened
     """Something answered that doesn't speak the wire format."""
+
+
+class LedgerError(Exception):
+    """The ledger can't be used for this campaign: it belongs to another one, or another process writes it."""

@@ -2,37 +2,66 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from http import HTTPStatus
 from random import Random, SystemRandom
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
-import httpx
+import httpcore
 
-from attacker_client import wire
+from attacker_client import open_inference, wire
+from attacker_client.connections import Connections, Header
 from attacker_client.errors import BadImage, Garbled, OracleError, Refused, Unreachable
-from attacker_client.wire import OracleAnswer
+from attacker_client.wire import Dialect, OracleAnswer
 
 _DENIED = (401, 403)
 _WAIT = (429, 503)
 _BAD_IMAGE = (413, 415, 422)
+_NO_ANSWER = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What queries cost. Bytes are those of bodies; `refused` counts answers 429 and 503, `seconds_waiting` the waits after them."""
+
+    sent: int = 0
+    answered: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    refused: int = 0
+    seconds_waiting: float = 0.0
+
+    def add(self, other: Self) -> None:
+        """Count what the other counted, too."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 class Oracle:
     """Ask a prediction endpoint, waiting when it says so.
 
+    The address is the server's own or ends in /predict, or is one of the Open Inference Protocol, http://HOST/v2/models/NAME[/infer], whose
+    `dialect` is found out on entering unless it is given. `headers` go with every query, `local_address` is the source address: both
+    say who asks.
+
     A 429, a 503 and a broken connection are tried again, `attempts` times in all. The n-th wait is drawn evenly from
     0 to `backoff` * 2^(n-1) seconds ("full jitter", so that waiting clients don't come back together), and comes on
     top of what Retry-After asked for. A wait over `longest_wait` seconds isn't begun: the query is Refused at once.
 
-    `queries_sent` counts requests including repeated ones, `queries_answered` the answers that came.
+    `total` counts requests including repeated ones, the answers that came, and what they cost.
     """
 
     def __init__(
         self,
         url: str,
         *,
+        dialect: Dialect | None = None,
         api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        local_address: str | None = None,
         attempts: int = 5,
         backoff: float = 0.5,
         longest_wait: float = 60.0,
@@ -42,52 +71,57 @@ class Oracle:
         random: Random | None = None,
     ) -> None:
         assert attempts >= 1
-        self.url = wire.predict_url(url)
-        self.queries_sent = 0
-        self.queries_answered = 0
+        self.url = dialect.url if dialect else open_inference.endpoint_url(url)
+        self.total = Tally()
+        self._dialect = dialect or (None if open_inference.is_spoken_at(url) else wire.Predict(self.url))
         self._attempts = attempts
         self._backoff = backoff
         self._longest_wait = longest_wait
+        self._timeout = timeout
         self._clock = clock
         self._sleep = sleep
         self._random = random or SystemRandom()
-        # Loopback is asked directly: a proxy named in the environment would look for it on its own machine.
-        self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
-            limits=httpx.Limits(max_connections=None),
-            timeout=timeout,
-            trust_env=not wire.is_loopback(self.url),
-        )
+        self._headers = {**({"Authorization": f"Bearer {api_key}"} if api_key else {}), **(headers or {})}
+        # What is the same in every request is written once.
+        self._head = _head(self.url, self._headers)
+        self._connections = Connections(self.url, local_address=local_address, timeout=timeout)
+
+    @property
+    def queries_sent(self) -> int:
+        """Requests, repeated ones included."""
+        return self.total.sent
+
+    @property
+    def queries_answered(self) -> int:
+        """Answers that came."""
+        return self.total.answered
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
+        if self._dialect is None:
+            self._dialect = await open_inference.discover(self.url, headers=self._headers, timeout=self._timeout)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._http.__aexit__(kind, error, trace)
+        await self._connections.__aexit__(kind, error, trace)
 
-    async def ask(self, image: bytes, *, media_type: str | None = None) -> OracleAnswer:
-        """Buy the answer to one image file; without `media_type` its first bytes tell it. Raises OracleError."""
-        headers = {"Content-Type": media_type or wire.media_type_of(image)}
-        for attempt in range(1, self._attempts + 1):
-            try:
-                self.queries_sent += 1
-                response = await self._http.post(self.url, content=image, headers=headers)
-            except httpx.TransportError as error:
-                failure: Unreachable | Refused = Unreachable(f"{self.url}: {type(error).__name__}: {error}")
-                failure.__cause__ = error
-                asked_for = 0.0
-            except httpx.DecodingError as error:
-                raise Garbled(f"{self.url}: {error}") from error
-            else:
-                if response.status_code not in _WAIT:
-                    return self._read(response)
-                failure = self._refused(response)
-                asked_for = failure.retry_after or 0.0
-            if attempt == self._attempts or asked_for > self._longest_wait:
-                break
-            await self._sleep(asked_for + self._random.uniform(0, self._backoff * 2 ** (attempt - 1)))
-        raise failure
+    async def ask(self, image: bytes, *, media_type: str | None = None, tally: Tally | None = None) -> OracleAnswer:
+        """Buy the answer to one image file; without `media_type` its first bytes tell it. Raises OracleError.
+
+        A fresh `tally` is told what this query cost, whether it was answered or not.
+        """
+        assert self._dialect is not None, "enter the oracle first: async with Oracle(...)"
+        cost = Tally() if tally is None else tally
+        try:
+            body, content_type = self._dialect.request(image, media_type=media_type)
+        except ValueError as error:
+            raise BadImage(str(error), status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE) from error
+        headers = [*self._head, (b"Content-Type", content_type.encode()), (b"Content-Length", str(len(body)).encode())]
+        try:
+            answer = self._read(await self._send(body, headers, cost))
+            cost.answered += 1
+            return answer
+        finally:
+            self.total.add(cost)
 
     async def ask_many(self, images: Sequence[bytes], *, concurrency: int = 8) -> list[OracleAnswer | OracleError]:
         """Buy answers for many images, at most `concurrency` at a time, in the order of the images.
@@ -116,26 +150,58 @@ class Oracle:
                 group.create_task(buy())
         return answers
 
-    def _read(self, response: httpx.Response) -> OracleAnswer:
-        status = response.status_code
-        if status == httpx.codes.OK:
+    async def _send(self, body: bytes, headers: list[Header], cost: Tally) -> httpcore.Response:
+        """The response, of whatever status but 429 and 503, after as many attempts as it took."""
+        for attempt in range(1, self._attempts + 1):
+            cost.sent += 1
+            cost.bytes_sent += len(body)
             try:
-                answer = wire.read_answer(response.content)
+                response = await self._connections.post(body, headers)
+            except _NO_ANSWER as error:
+                failure: Unreachable | Refused = Unreachable(f"{self.url}: {type(error).__name__}: {error}")
+                failure.__cause__ = error
+                asked_for = 0.0
+            else:
+                cost.bytes_received += len(response.content)
+                if response.status not in _WAIT:
+                    return response
+                cost.refused += 1
+                failure = self._refused(response)
+                asked_for = failure.retry_after or 0.0
+            if attempt == self._attempts or asked_for > self._longest_wait:
+                break
+            wait = asked_for + self._random.uniform(0, self._backoff * 2 ** (attempt - 1))
+            cost.seconds_waiting += wait
+            await self._sleep(wait)
+        raise failure
+
+    def _read(self, response: httpcore.Response) -> OracleAnswer:
+        assert self._dialect is not None
+        status = response.status
+        if status == HTTPStatus.OK:
+            try:
+                return self._dialect.read(response.content)
             except ValueError as error:
                 raise Garbled(f"{self.url}: {error}") from error
-            self.queries_answered += 1
-            return answer
         if status in _DENIED:
             raise self._refused(response)
         if status in _BAD_IMAGE:
             raise BadImage(self._told(response), status=status)
         raise Garbled(self._told(response))
 
-    def _refused(self, response: httpx.Response) -> Refused:
-        wait = wire.read_retry_after(response.headers.get("Retry-After"), now=self._clock())
-        return Refused(self._told(response), status=response.status_code, retry_after=wait)
+    def _refused(self, response: httpcore.Response) -> Refused:
+        named = next((value.decode("latin-1") for name, value in response.headers if name.lower() == b"retry-after"), None)
+        wait = wire.read_retry_after(named, now=self._clock())
+        return Refused(self._told(response), status=response.status, retry_after=wait)
 
-    def _told(self, response: httpx.Response) -> str:
+    def _told(self, response: httpcore.Response) -> str:
         """The error in words: the status and what the endpoint says about it."""
-        said = wire.read_problem(response.content) or response.reason_phrase
-        return f"{self.url} answered {response.status_code} ({said})"
+        phrase: bytes = response.extensions.get("reason_phrase", b"")
+        return f"{self.url} answered {response.status} ({wire.read_problem(response.content) or phrase.decode('latin-1')})"
+
+
+def _head(url: str, headers: Mapping[str, str]) -> list[Header]:
+    """The headers that every request has. Host goes first; no coding is offered, so that bodies come as they are."""
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    every = {"Host": host, "Accept": "application/json", "User-Agent": "attacker-client", **headers}
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in every.items()]

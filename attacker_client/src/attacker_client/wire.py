@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 _OPENINGS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
@@ -49,6 +50,38 @@ class OracleAnswer:
         """The scores in the order of `entries`, or None unless every entry has one."""
         scores = tuple(entry.score for entry in self.entries if entry.score is not None)
         return scores if len(scores) == len(self.entries) else None
+
+
+class Dialect(Protocol):
+    """How one kind of endpoint is spoken to."""
+
+    @property
+    def url(self) -> str:
+        """The address that requests are POSTed to."""
+        ...
+
+    def request(self, image: bytes, *, media_type: str | None = None) -> tuple[bytes, str]:
+        """The body and the Content-Type of the request for one image file."""
+        ...
+
+    def read(self, body: bytes) -> OracleAnswer:
+        """Read the body of a 200; raises ValueError where it can't be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Predict:
+    """The dialect of this file: the image file itself is the body."""
+
+    url: str
+
+    def request(self, image: bytes, *, media_type: str | None = None) -> tuple[bytes, str]:
+        """The image as it is, with the type that its first bytes tell."""
+        return image, media_type or media_type_of(image)
+
+    def read(self, body: bytes) -> OracleAnswer:
+        """See `read_answer`."""
+        return read_answer(body)
 
 
 def read_answer(body: bytes) -> OracleAnswer:

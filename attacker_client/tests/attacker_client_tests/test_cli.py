@@ -1,5 +1,7 @@
 """The command line says what it can do, asks, and keeps off machines that aren't yours."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -7,7 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from attacker_client.attacks import ATTACKS, WRAPPERS
 from attacker_client.cli import app
+from attacker_client.recipes import RECIPES
+from attacker_client.students import STUDENTS
 
 from .conftest import Handler, Request, Response, answer, problem
 
@@ -33,11 +38,14 @@ def test_version(runner: CliRunner) -> None:
     assert runner.invoke(app, ["version"]).output.strip() == version("attacker-client")
 
 
-def test_list_is_honest(runner: CliRunner) -> None:
-    """`list` names every command there is and says that there are no attacks."""
+def test_list_names_everything(runner: CliRunner) -> None:
+    """`list` names every attack, wrapper, student and recipe with a line about it, and the options that an attack takes."""
     output = runner.invoke(app, ["list"]).output
-    assert all(name in output for name in ("list", "ask", "version"))
-    assert "Attacks: none" in output
+    for table in (ATTACKS, WRAPPERS, STUDENTS, RECIPES):
+        for name, row in table.items():
+            (line,) = [line for line in output.splitlines() if line.startswith(f"│ {name} ")]
+            assert row.summary[:40] in line
+    assert "by, pace" in output
 
 
 def test_ask_prints_label_and_score(runner: CliRunner, serve: Serve, picture: Path) -> None:
@@ -96,6 +104,96 @@ def test_foreign_target_that_is_owned(runner: CliRunner, serve: Serve, picture: 
     port = serve(handler).rpartition(":")[2]
     result = runner.invoke(app, ["ask", f"http://0.0.0.0:{port}", str(picture), "--i-own-this", f"http://0.0.0.0:{port}/predict"])
     assert result.exit_code == 0, result.output
+
+
+def run_words(url: str, out: Path, *more: str) -> list[str]:
+    """A run that looks around with twenty queries."""
+    return ["run", url, "--attack", "probe", "--images", "builtin", "--budget", "20", "--size", "16", "--out", str(out), *more]
+
+
+@pytest.fixture
+def url(serve: Serve) -> str:
+    """An endpoint that says the same of every image."""
+
+    async def handler(request: Request) -> Response:  # noqa: ARG001
+        return answer(("cat", 0, 0.9), ("dog", 1, 0.1))
+
+    return serve(handler)
+
+
+def test_run_report_compare(runner: CliRunner, url: str, tmp_path: Path) -> None:
+    """`run` prints a table and the report's place, `report` writes it again, `compare` makes a page; a second `run` needs --resume."""
+    result = runner.invoke(app, run_words(url, tmp_path / "one"))
+    assert result.exit_code == 0, result.output
+    assert "probe" in result.output and str(tmp_path / "one" / "report.html") in result.output
+    before = (tmp_path / "one" / "report.html").read_bytes()
+    (tmp_path / "one" / "report.html").unlink()
+    assert runner.invoke(app, ["report", str(tmp_path / "one")]).exit_code == 0
+    assert (tmp_path / "one" / "report.html").read_bytes() == before
+    compared = runner.invoke(app, ["compare", str(tmp_path / "one"), str(tmp_path / "one"), "--to", str(tmp_path / "compare.html")])
+    assert compared.exit_code == 0, compared.output
+    assert "2 campaigns compared" in (tmp_path / "compare.html").read_text()
+    assert runner.invoke(app, run_words(url, tmp_path / "one")).exit_code == 2
+    assert runner.invoke(app, run_words(url, tmp_path / "one", "--resume")).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--attack", "nothing"], "nothing"),
+        (["--images", "nowhere"], "nowhere"),
+        (["--student", "nothing"], "nothing"),
+        (["--option", "queries"], "NAME=VALUE"),
+        (["--option", "queries=many"], "many"),
+        (["--reference", "nowhere.onnx"], "nowhere.onnx"),
+    ],
+)
+def test_run_says_what_is_wrong(runner: CliRunner, url: str, tmp_path: Path, more: list[str], text: str) -> None:
+    """A campaign that can't be begun ends with status 2 and a line that says why, and leaves the directory free."""
+    result = runner.invoke(app, run_words(url, tmp_path / "out", *more))
+    assert result.exit_code == 2, result.output
+    assert text in result.output
+    assert runner.invoke(app, run_words(url, tmp_path / "out")).exit_code == 0
+
+
+def test_run_refused(runner: CliRunner, serve: Serve, tmp_path: Path) -> None:
+    """An endpoint that refuses for good is told with what to do next, and the status is 3."""
+
+    async def handler(request: Request) -> Response:  # noqa: ARG001
+        return problem(403, "Suspended")
+
+    result = runner.invoke(app, run_words(serve(handler), tmp_path / "out"))
+    assert result.exit_code == 3, result.output
+    assert "Suspended" in result.output and "--resume" in result.output
+
+
+def test_run_needs_an_owner(runner: CliRunner, tmp_path: Path) -> None:
+    """A campaign against another machine is not begun unless its address is repeated."""
+    result = runner.invoke(app, run_words("http://198.51.100.7", tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "--i-own-this http://198.51.100.7" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_reference_needs_an_owner(runner: CliRunner, url: str, tmp_path: Path) -> None:
+    """The reference is asked too, so it must be the user's as well."""
+    result = runner.invoke(app, run_words(url, tmp_path / "out", "--reference", "http://198.51.100.7"))
+    assert result.exit_code == 2
+    assert "--i-own-this http://198.51.100.7" in result.output
+
+
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_no_campaign_there(runner: CliRunner, tmp_path: Path, command: str) -> None:
+    """A directory without a finished campaign is a usage error."""
+    result = runner.invoke(app, [command, str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no finished campaign" in result.output
+
+
+def test_help_needs_no_torch() -> None:
+    """Looking at the help is quick: torch, which takes seconds, isn't loaded."""
+    code = "import sys; from attacker_client import cli; assert not {'torch', 'matplotlib', 'skimage'} & set(sys.modules), 'loaded'"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_not_an_address(runner: CliRunner, picture: Path) -> None:

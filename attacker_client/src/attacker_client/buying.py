@@ -1,0 +1,240 @@
+"""Buying answers: images become PNG files, the ledger says which are known, the oracles are asked for the rest."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from attacker_client.errors import BadImage, Garbled, OracleError, Refused, Unreachable
+from attacker_client.ledger import Ledger, Purpose
+from attacker_client.oracle import Oracle, Tally
+from attacker_client.transfer_set import Images, TransferSet
+from attacker_client.wire import OracleAnswer
+
+_BLOCK = 16  # images encoded and looked up at a time: about a millisecond, while the others are under way
+_GARBLED_IN_A_ROW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a purpose cost, over all processes of the campaign; bytes are those of bodies.
+
+    `refused` counts answers 429 and 503; `uncertain` queries that were under way when the connection or the process ended: the endpoint may
+    have counted them.
+    """
+
+    queries_answered: int
+    queries_sent: int
+    bytes_sent: int
+    bytes_received: int
+    refused: int
+    bad_images: int
+    seconds_waiting: float
+    uncertain: int
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One call of `buy`: how far it has come."""
+
+    images: Images
+    identities: NDArray[np.int64]
+    digests: list[bytes] = field(default_factory=list)  # of the rows that are paid for, in order
+    answers: dict[bytes, OracleAnswer | None] = field(default_factory=dict)  # None: no usable answer
+    end: OracleError | None = None
+
+
+class LedgerBuyer:
+    """The endpoint as an attack sees it: asked through one oracle an identity, with a ledger and a budget.
+
+    What counts against the budget is each different image whose answer for `purpose` this process has handed out, also when an earlier
+    process bought it: so a resumed campaign sees the same `left` at the same step, and takes the same decisions. An image bought for
+    another purpose is free, and one without an answer isn't counted. `concurrency` bounds the queries under way over all identities.
+    `on_answer` is told how much of the budget is spent, with every answer.
+    """
+
+    def __init__(
+        self,
+        oracles: Sequence[Oracle],
+        ledger: Ledger,
+        *,
+        budget: int,
+        purpose: Purpose,
+        concurrency: int = 32,
+        names: Sequence[str] | None = None,
+        on_answer: Callable[[int], None] | None = None,
+    ) -> None:
+        assert oracles and concurrency >= 1 and budget >= 0
+        self._oracles = oracles
+        self._ledger = ledger
+        self._budget = budget
+        self._purpose: Purpose = purpose
+        self._concurrency = concurrency
+        self._names = [str(row) for row in range(len(oracles))] if names is None else names
+        assert len(self._names) == len(oracles)
+        self._on_answer = on_answer
+        self._paid: set[bytes] = set()  # the images that count against the budget
+        self._under_way = 0
+        self._spent_elsewhere = False
+        self._garbled: list[bytes] = []  # in a row, up to now
+        self._classes = 0
+        self._turn = asyncio.Lock()
+
+    @property
+    def left(self) -> int:
+        """How many more images the budget pays for."""
+        return 0 if self._spent_elsewhere else self._budget - len(self._paid)
+
+    @property
+    def identities(self) -> int:
+        """As how many clients the endpoint can be asked."""
+        return len(self._oracles)
+
+    @property
+    def labels(self) -> Mapping[int, str]:
+        """The classes' names by their numbers, as told so far for any purpose."""
+        return self._ledger.labels
+
+    @property
+    def counts(self) -> Counts:
+        """What this purpose has cost so far."""
+        cost = self._ledger.tally(self._purpose)
+        return Counts(
+            queries_answered=cost.answered,
+            queries_sent=cost.sent,
+            bytes_sent=cost.bytes_sent,
+            bytes_received=cost.bytes_received,
+            refused=cost.refused,
+            bad_images=self._ledger.bad_images(self._purpose),
+            seconds_waiting=cost.seconds_waiting,
+            uncertain=self._ledger.uncertain(self._purpose) - self._under_way,
+        )
+
+    async def buy(self, images: Images, *, identities: NDArray[np.int64] | None = None) -> TransferSet:
+        """Buy answers for images (n, S, S, 3): row i of the result answers image i; fewer rows mean that the budget is spent.
+
+        `identities` (n,) say who asks about each, 0..identities-1; by default 0. An image that gets no usable answer has weight 0. Raises
+        Refused or Unreachable where the endpoint won't go on, and Garbled after ten such answers in a row, once all queries under way have
+        come back and are kept.
+        """
+        n = len(images)
+        who = np.zeros(n, np.int64) if identities is None else identities
+        assert who.shape == (n,) and (n == 0 or 0 <= who.min() <= who.max() < self.identities), who
+        async with self._turn:
+            call = _Call(images, who)
+            while True:
+                queries = self._queries(call)
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self._concurrency, n)):
+                        group.create_task(self._ask(call, queries))
+                if call.end is not None:
+                    raise call.end
+                # A bad image costs nothing, so its place in the budget may be free again.
+                if len(call.digests) == n or not self._has_room():
+                    return self._transfer_set(call)
+
+    def _queries(self, call: _Call) -> Iterator[tuple[int, bytes, bytes]]:
+        """Row, digest and PNG of each image that must be asked about, in order, until the budget is spent."""
+        for start in range(len(call.digests), len(call.images), _BLOCK):
+            files = encode(call.images[start : start + _BLOCK])
+            digests = [sha256(file).digest() for file in files]
+            known = self._ledger.known(digests)
+            for row, (digest, file) in enumerate(zip(digests, files, strict=True), start=start):
+                new = digest not in known and digest not in call.answers
+                if new and not self._has_room():
+                    return
+                if digest in known:
+                    purpose, answer = known[digest]
+                    if purpose == self._purpose and answer is not None and digest not in self._paid:
+                        if self.left <= self._under_way:
+                            return
+                        self._pay(digest)
+                    call.answers[digest] = answer
+                call.digests.append(digest)
+                if new:
+                    call.answers[digest] = None
+                    yield row, digest, file
+
+    def _has_room(self) -> bool:
+        """Whether the budget pays for one more query."""
+        if self._ledger.bought(self._purpose) >= self._budget:
+            # All is spent, even if an earlier process spent it on images that this one has not asked for.
+            self._spent_elsewhere = True
+        return self.left > self._under_way and self._budget - self._ledger.bought(self._purpose) > self._under_way
+
+    def _pay(self, digest: bytes) -> None:
+        self._paid.add(digest)
+        if self._on_answer is not None:
+            self._on_answer(len(self._paid))
+
+    async def _ask(self, call: _Call, queries: Iterator[tuple[int, bytes, bytes]]) -> None:
+        """Take the next query, as long as there is one and nothing has ended the call."""
+        while call.end is None and (query := next(queries, None)) is not None:
+            row, digest, file = query
+            identity = int(call.identities[row])
+            self._ledger.intend(digest, purpose=self._purpose, identity=self._names[identity])
+            self._under_way += 1
+            cost = Tally()
+            try:
+                answer = await self._oracles[identity].ask(file, media_type="image/png", tally=cost)
+            except OracleError as error:
+                call.end = self._note(digest, error, cost) or call.end
+            else:
+                self._give_up_garbled()
+                self._ledger.answered(digest, answer, cost, purpose=self._purpose)
+                call.answers[digest] = answer
+                self._pay(digest)
+            finally:
+                self._under_way -= 1
+
+    def _note(self, digest: bytes, error: OracleError, cost: Tally) -> OracleError | None:
+        """Keep how a query failed; returns the error if the next one would fare no better."""
+        match error:
+            case BadImage():
+                self._ledger.failed(digest, "bad", cost)
+                return None
+            case Refused():
+                self._ledger.failed(digest, "refused", cost)
+            case Unreachable():
+                self._ledger.failed(digest, "intent", cost)
+            case Garbled():
+                self._ledger.failed(digest, "garbled", cost)
+                self._garbled.append(digest)
+                return error if len(self._garbled) >= _GARBLED_IN_A_ROW else None
+        return error
+
+    def _give_up_garbled(self) -> None:
+        """An answer that can be read shows that the garbled ones before it were about their images, not about the endpoint."""
+        for digest in self._garbled:
+            self._ledger.failed(digest, "bad", Tally(sent=1))
+        self._garbled.clear()
+
+    def _transfer_set(self, call: _Call) -> TransferSet:
+        answers = [call.answers[digest] for digest in call.digests]
+        told = [entry.class_id for answer in answers if answer is not None for entry in answer.entries]
+        # Not the ledger's: a resumed campaign must see as many classes at this step as the first one saw.
+        self._classes = max(self._classes, 1 + max(told, default=-1))
+        labels = np.zeros(len(answers), np.int64)
+        scores = np.full((len(answers), self._classes), np.nan, np.float32)
+        weights = np.zeros(len(answers), np.float32)
+        for row, answer in enumerate(answers):
+            if answer is not None:
+                labels[row], weights[row] = answer.class_id, 1
+                ids = [entry.class_id for entry in answer.entries]
+                scores[row, ids] = [np.nan if entry.score is None else entry.score for entry in answer.entries]
+        return TransferSet(call.images[: len(answers)], labels, scores, weights)
+
+
+def encode(images: Images) -> list[bytes]:
+    """PNG files of images (n, S, S, 3): lossless, and little compressed because that is faster."""
+    files = []
+    for image in images:
+        file = BytesIO()
+        Image.fromarray(image).save(file, "PNG", compress_level=1)
+        files.append(file.getvalue())
+    return files

@@ -1,0 +1,262 @@
+"""The networks that a thief trains: a table of architectures, and one interface for all of them."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attacker_client.transfer_set import Images
+
+SMALLEST = 16  # pixels a side
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which pretrained weights expect
+
+
+class StudentError(Exception):
+    """A student can't be made or trained: unknown, no weights to download, or nothing to learn from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a body is made for: images of `size` pixels a side, and whether it is the `pretrained` one's shape, filled by a `download`."""
+
+    size: int
+    pretrained: bool
+    download: bool
+
+    @property
+    def weights(self) -> str | None:
+        """As torchvision calls them."""
+        return "IMAGENET1K_V1" if self.pretrained and self.download else None
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One row of the table. `body` makes what turns images into vectors (n, d), and says d."""
+
+    summary: str
+    body: Callable[[Plan], tuple[nn.Module, int]]
+    pretrained: bool = False  # whether torchvision has weights for it
+
+
+class Student(nn.Module):
+    """A body that turns images into vectors, and a linear layer that turns these into one number a class."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, body: nn.Module, width: int, plan: Plan, *, classes: int) -> None:
+        super().__init__()
+        self.name, self.classes, self.size, self.pretrained = name, classes, plan.size, plan.pretrained
+        self.body = body
+        self.dropout = nn.Dropout(0.0)
+        self.classifier = nn.Linear(width, classes)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """What the classifier sees (n, d), for pixels (n, 3, S, S) in 0..1."""
+        vectors: Tensor = self.body((pixels - self.mean) / self.std)
+        return vectors
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (n, classes) for pixels (n, 3, S, S) in 0..1."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(pixels)))
+        return logits
+
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """What it answers (n, classes), each row summing to 1."""
+        return self._in_batches(images, lambda vectors: self.classifier(vectors).softmax(dim=1), width=self.classes)
+
+    def embeddings(self, images: Images) -> NDArray[np.float32]:
+        """Its penultimate features (n, d)."""
+        return self._in_batches(images, lambda vectors: vectors, width=self.classifier.in_features)
+
+    def widened(self, classes: int) -> "Student":
+        """A copy with more classes, the old weights kept.
+
+        A new class starts as the mean of the old ones, which is never above their best: every old answer stays what it was.
+        """
+        assert classes >= self.classes, (classes, self.classes)
+        wider = copy.deepcopy(self)
+        new, old = nn.Linear(self.classifier.in_features, classes), self.classifier
+        with torch.no_grad():
+            for into, known in ((new.weight, old.weight), (new.bias, old.bias)):
+                into[: self.classes] = known
+                into[self.classes :] = known.mean(dim=0)
+        wider.classifier, wider.classes = new.to(old.weight.device), classes
+        return wider
+
+    def _in_batches(self, images: Images, of: Callable[[Tensor], Tensor], *, width: int, batch: int = 256) -> NDArray[np.float32]:
+        device, training = self.classifier.weight.device, self.training
+        self.eval()
+        found = np.zeros((len(images), width), np.float32)
+        with torch.inference_mode():
+            for i in range(0, len(images), batch):
+                pixels = batched_tensor(images[i : i + batch]).to(device).contiguous(memory_format=torch.channels_last)
+                with mixed_precision(device):
+                    vectors = self.embed(pixels)
+                found[i : i + batch] = of(vectors.float()).cpu().numpy()
+        self.train(training)
+        return found
+
+
+def build(name: str, *, classes: int, size: int, seed: int, pretrained: bool = False, download: bool = True) -> Student:
+    """Make an untrained student, or one with ImageNet's weights in its body; the same seed gives the same weights.
+
+    A `pretrained` one without `download` has the shape alone, for weights that come from a file.
+    Raises StudentError for a name that is not in the table, for images below 16 pixels, and where no weights can be had.
+    """
+    assert classes >= 1, classes
+    if name not in STUDENTS:
+        raise StudentError(f"no student {name!r}; there are {', '.join(STUDENTS)}")
+    if size < SMALLEST:
+        raise StudentError(f"students take images of at least {SMALLEST} pixels a side, not {size}")
+    if pretrained and not STUDENTS[name].pretrained:
+        raise StudentError(
+            f"there are no pretrained weights for {name}, only for {', '.join(n for n, a in STUDENTS.items() if a.pretrained)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            body, width = STUDENTS[name].body(Plan(size, pretrained, download))
+        except (URLError, OSError, RuntimeError) as error:
+            if not (pretrained and download):
+                raise
+            raise StudentError(
+                f"can't get the pretrained weights of {name}: {error}; train from scratch or provide a connection"
+            ) from error
+        return Student(name, body, width, Plan(size, pretrained, download), classes=classes)
+
+
+def save(student: Student, path: Path) -> None:
+    """Write a student to a file that `load` reads; an interrupted save leaves no half file."""
+    about = {"name": student.name, "classes": student.classes, "size": student.size, "pretrained": student.pretrained}
+    partial = path.with_name(path.name + ".partial")
+    torch.save({**about, "weights": student.state_dict()}, partial)
+    partial.replace(path)
+
+
+def load(path: Path) -> Student:
+    """Read a student that `save` wrote, in evaluation mode on the CPU."""
+    about = torch.load(path, weights_only=True, map_location="cpu")
+    weights = about.pop("weights")
+    student = build(**about, seed=0, download=False)
+    student.load_state_dict(weights)
+    return student.eval()
+
+
+def batched_tensor(images: Images) -> Tensor:
+    """uint8 images (n, S, S, 3) as a network takes them: float32 (n, 3, S, S) in 0..1."""
+    assert images.dtype == np.uint8 and images.ndim == 4, (images.dtype, images.shape)
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16 where the device can: old CPUs would emulate it, many times slower than float32."""
+    cpu_can = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-untyped-call]
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or bool(cpu_can))
+
+
+class Residual(nn.Module):
+    """x + f(x), where f convolves, normalises and rectifies."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.change = convolution(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps of the shape of `x`."""
+        changed: Tensor = x + self.change(x)
+        return changed
+
+
+class LargestOf(nn.Module):
+    """Each map's largest value, (n, c)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Vectors (n, c) of maps (n, c, h, w)."""
+        return torch.amax(maps, dim=(2, 3))
+
+
+def convolution(channels_in: int, channels_out: int, *, halve: bool = False) -> nn.Sequential:
+    """3x3 convolution, batch norm and ReLU; halving the map right after the convolution saves half of what follows."""
+    pooling = [nn.MaxPool2d(2, ceil_mode=True)] if halve else []
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False), *pooling, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
+    )
+
+
+def _small(plan: Plan) -> tuple[nn.Module, int]:
+    """Wide layers on small maps: the matrix units of new CPUs are nearly idle on narrow ones."""
+    stride = max(1, plan.size // 32)
+    stem = [nn.Conv2d(3, 32, stride + 1, stride=stride), nn.ReLU(inplace=True)]
+    stages = [
+        layer for wide, wider in ((32, 64), (64, 128), (128, 256)) for layer in (convolution(wide, wider, halve=True), Residual(wider))
+    ]
+    return nn.Sequential(*stem, *stages, LargestOf()), 256
+
+
+def _composite_vgg16(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one signature for the whole table
+    """The student of Mosafi et al.: VGG-16's convolutions, two dense layers of 512, no batch norm."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.zeros_(layers[-2].bias)  # type: ignore[arg-type]
+            channels = width
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))  # 32 pixels become 1; larger images are averaged to 1 below
+    dense = [nn.Linear(512, 512), nn.ReLU(inplace=True), nn.Dropout(0.0), nn.Linear(512, 512), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dense), 512
+
+
+def _vgg16(plan: Plan) -> tuple[nn.Module, int]:
+    """With batch norm, so that it also trains from scratch. Small images get average pooling: the dense layers are made for 224 pixels."""
+    network = torchvision.models.vgg16_bn(weights=plan.weights, dropout=0.0)
+    if plan.pretrained or plan.size >= 64:
+        network.classifier[-1] = nn.Identity()
+        return _upsampled(network, plan), 4096
+    for layer in network.features.modules():
+        if isinstance(layer, nn.MaxPool2d):
+            layer.ceil_mode = True
+    return nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512
+
+
+def _resnet(name: str) -> Callable[[Plan], tuple[nn.Module, int]]:
+    def body(plan: Plan) -> tuple[nn.Module, int]:
+        network = getattr(torchvision.models, name)(weights=plan.weights)
+        width = network.fc.in_features
+        network.fc = nn.Identity()
+        if plan.size < 64 and not plan.pretrained:  # the stem made for 224 pixels would throw fifteen sixteenths of a small image away
+            network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+            network.maxpool = nn.Identity()
+        return _upsampled(network, plan), width
+
+    return body
+
+
+def _upsampled(network: nn.Module, plan: Plan) -> nn.Module:
+    """Pretrained weights know no image below 64 pixels."""
+    if plan.size >= 64 or not plan.pretrained:
+        return network
+    return nn.Sequential(nn.Upsample(size=(64, 64), mode="bilinear", align_corners=False), network)
+
+
+STUDENTS: dict[str, Architecture] = {
+    "small": Architecture("a small residual network of wide layers, made for CPUs", _small),
+    "composite-vgg16": Architecture(
+        "VGG-16 without batch norm and with two dense layers of 512, as in the composite attack", _composite_vgg16
+    ),
+    "vgg16": Architecture("torchvision's VGG-16 with batch norm", _vgg16, pretrained=True),
+    "resnet18": Architecture("torchvision's ResNet-18; 3x3 stem for images below 64 pixels", _resnet("resnet18"), pretrained=True),
+    "resnet34": Architecture("torchvision's ResNet-34; 3x3 stem for images below 64 pixels", _resnet("resnet34"), pretrained=True),
+}

@@ -1,0 +1,46 @@
+"""Campaigns stand beside each other under names that tell them apart."""
+
+import re
+
+import pytest
+from rich.console import Console
+
+from attacker_client.compare import curves, names, page, table
+
+from .runs import a_run, measured
+
+
+def test_names_say_what_differs() -> None:
+    """Of what may differ, only what does is in a name."""
+    assert names([a_run(), a_run(attack="composite", budget=900)]) == ["standard", "composite"]
+    assert names([a_run(), a_run(seed=2)]) == ["standard, seed 0", "standard, seed 2"]
+    hard = names([a_run(), a_run(hard_labels=True, options={"rounds": "3"})])
+    assert hard == ["standard", "standard, rounds=3, labels only"]
+
+
+def test_curves_join_budgets() -> None:
+    """Runs that differ by the budget alone are one line in the order of their queries; a run without the measure is not on it."""
+    runs = [a_run(queries_answered=900, fidelity=measured(0.8)), a_run(queries_answered=100, fidelity=measured(0.4)), a_run(fidelity=None)]
+    assert {name: [(queries, one["value"]) for queries, one in points] for name, points in curves(runs, "fidelity").items()} == {
+        "standard": [(100, 0.4), (900, 0.8)]
+    }
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_page(count: int) -> None:
+    """Each measure that a run has gets a curve and bars, and each run a row."""
+    runs = [a_run(queries_answered=100 * n + 100, fidelity=measured(0.3 * n + 0.1)) for n in range(count)]
+    html = page(runs)
+    assert len(re.findall(r"<svg", html)) == 4, "fidelity and accuracy"
+    assert html.count("<tr><td>standard") == count
+    assert "Agrees with the endpoint" in html and "honest" not in html
+
+
+def test_table() -> None:
+    """The terminal shows each run with its figures and intervals."""
+    console = Console(width=160, record=True, quiet=False)
+    with console.capture() as captured:
+        console.print(table([a_run(), a_run(attack="voting:composite", accuracy=None)]))
+    shown = captured.get()
+    assert "71.2% (65.2 to 77.2%)" in shown
+    assert "voting:composite" in shown
