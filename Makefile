@@ -5,7 +5,7 @@ ARGS ?=
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DISTRIBUTION = pyproject.toml constraints.txt
 
-.PHONY: help serve test check bench abuse clean
+.PHONY: help serve demo test check bench abuse clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -13,6 +13,9 @@ help:  ## Show this list.
 
 serve: .venv/.installed-$(EXTRA)  ## Serve the bundled recognizer; ARGS='--profile strict'.
 	.venv/bin/cloneguard serve $(ARGS)
+
+demo: .venv/.installed-demo-$(EXTRA)  ## Let thieves clone it, without defences and with them: a table and reports/demo/report.html.
+	.venv/bin/cloneguard demo $(ARGS)
 
 test: .venv/.installed-test  ## Run the tests of the server and of the attacker client.
 	.venv/bin/python -m pytest $(ARGS)
@@ -39,7 +42,12 @@ clean:  ## Remove the environment, builds and caches; state/ stays.
 
 .venv/.installed-test: $(DISTRIBUTION) attacker_client/pyproject.toml | .venv/bin/python
 	$(INSTALL) -e '.[cpu,train,test]' -e ./attacker_client
+	@touch .venv/.installed-demo-cpu
 	@touch $@ .venv/.installed-cpu
+
+.venv/.installed-demo-%: $(DISTRIBUTION) attacker_client/pyproject.toml | .venv/bin/python
+	$(INSTALL) -e '.[$*,train]' -e ./attacker_client
+	@touch $@ .venv/.installed-$*
 
 .venv/.installed-%: $(DISTRIBUTION) | .venv/bin/python
 	$(INSTALL) -e '.[$*]'

@@ -9,7 +9,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from app import __version__, auditing, bundling, calibrating
+from app import __version__, auditing, bundling, calibrating, demo
 from app.keys import SecretError
 from app.profiles import PROFILES
 from app.settings import Settings, SettingsError, read_settings
@@ -63,6 +63,7 @@ def serve(
 app.command()(bundling.bundle)
 app.command()(calibrating.calibrate)
 app.command()(auditing.audit)
+app.command()(demo.demo)
 
 
 @app.command("config")
