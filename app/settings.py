@@ -93,11 +93,13 @@ class Watermark(Section):
 
 
 class Suspicion(Section):
-    """What follows from a client's record: the share of its queries that were flagged, as the audit log has it."""
+    """What follows from a client's record: the share of its queries that were flagged."""
 
-    mode: Mode = Field(Mode.OFF, description="off, shadow or enforce; needs ood, near_duplicates and the audit log")
-    tolerated: Rate = Field(0.1, description="share of flagged queries up to which a client is not suspected")
-    certain: Rate = Field(0.3, description="share from which hardly any answer that its client founds is right")
+    mode: Mode = Field(Mode.OFF, description="off, shadow or enforce; nothing follows unless ood and near_duplicates are enforced too")
+    tolerated: Rate = Field(0.35, description="share of flagged queries up to which a client is not suspected")
+    certain: Rate = Field(
+        0.55, description="share from which no more of the answers that its client founds are right than a guess would be"
+    )
     patience: int = Field(50, ge=1, description="unflagged queries that every client is given in advance")
 
     @model_validator(mode="after")

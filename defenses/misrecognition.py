@@ -35,13 +35,14 @@ class IntentionalMisrecognition:
 
     Reasons, the first that holds: `ood` (the founder was flagged, and this query is at least doubtful itself, so that nobody can
     spoil an honest image by founding a flagged neighbourhood around it), `rate` (a flat keyed share of neighbourhoods), `suspicion` (a
-    keyed share of what suspicious clients found, told to the founder and to other suspicious clients only, for the same reason),
+    keyed share of what suspicious clients found, told to the founder, and to others as far as they are suspicious themselves),
     `watermark` (a keyed share that also depends on who founded it). `rate` and `watermark_rate` are shares in 0..1. The work is the same
     whether or not anything is altered.
 
     `companions` is for impersonation: which classes follow which where they are the best one. The k-th companion's score goes to the
     k-th companion of the wrong class, so that a cat told as a bird has beside it what birds have. Without it every class is followed by
-    the others in the order of their ids, and every other class is told as often.
+    the others in the order of their ids, and every other class is told as often; so it is with what a suspicious client founds, or the
+    wrong class would say something about the right one.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class IntentionalMisrecognition:
         flat = tuple(self._reason(n, doubtful=d) for n, d in zip(neighbourhoods, doubtful, strict=True))
         suspected = self._suspected(case, neighbourhoods)
         marked = tuple("watermark" if self._is_marked(n) else "" for n in neighbourhoods)
+        # A record of flags that nothing follows from is no reason either.
+        suspicion_mode = self._suspicion_mode if (ood and ood.enforced) or self._suspicion_mode is Mode.OFF else Mode.SHADOW
         found = {
             "misrecognition": (flat, self._mode),
-            "suspicion": (suspected, self._suspicion_mode),
+            "suspicion": (suspected, suspicion_mode),
             "watermark": (marked, self._watermark_mode),
         }
         for name, (why, mode) in found.items():
@@ -113,7 +116,9 @@ class IntentionalMisrecognition:
             case Alteration.IMPERSONATION:
                 companions = self._companions or plain_companions(scores.shape[1])
                 best = founders[:, 0]
-                wrong = _chosen(keys, companions.weights[best])
+                suspected = np.array([self._suspicion(n.record) > 0 for n in neighbourhoods])
+                any_other = 1 - np.eye(scores.shape[1], dtype=np.float32)[best]
+                wrong = _chosen(keys, np.where(suspected[:, None], any_other, companions.weights[best]))
                 altered[rows, companions.orders[wrong]] = scores[rows, companions.orders[best]]
         return altered
 
@@ -127,9 +132,10 @@ class IntentionalMisrecognition:
         records = case.records or (NEW_CLIENT,) * len(neighbourhoods)
         found = []
         for query, record, n in zip(case.queries, records, neighbourhoods, strict=True):
-            chosen = _share(self._suspicion_key, n.id) < self._suspicion.rate(n.record, classes=case.scores.shape[1])
-            concerned = query.client == n.founder or self._suspicion(record) > 0
-            found.append("suspicion" if chosen and concerned else "")
+            rate = self._suspicion.rate(n.record, classes=case.scores.shape[1])
+            if query.client != n.founder:
+                rate = min(rate, self._suspicion.rate(record, classes=case.scores.shape[1]))
+            found.append("suspicion" if _share(self._suspicion_key, n.id) < rate else "")
         return tuple(found)
 
     def _is_marked(self, neighbourhood: Neighbourhood) -> bool:

@@ -38,7 +38,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class ClientRecord:
-    """What a client did up to some moment: how many queries, and how many of them were flagged as out of distribution."""
+    """What a client did up to some moment: how many queries, and how many of them were flagged as out of distribution.
+
+    Copies of pictures that it founded a neighbourhood with itself are not counted again, and old queries count less.
+    """
 
     queries: int = 0
     flagged: int = 0

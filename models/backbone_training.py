@@ -74,8 +74,8 @@ def fit(images: ImageSet, recipe: Recipe, checkpoints: Path) -> tuple[Backbone, 
     history = history_of(last, asdict(recipe))
     if history:
         restore(last, parts)
-    memory = torch.zeros((0, EMBEDDING), device=device)
     for epoch in range(len(history), recipe.epochs):
+        memory = torch.zeros((0, EMBEDDING), device=device)  # of this epoch: the last one's has copies of what comes now
         random = np.random.default_rng((recipe.seed, epoch))
         losses = []
         drawn = _batches(views, classes[fitting], recipe, random)

@@ -86,9 +86,9 @@ def fit_code(
     history = history_of(last, asdict(recipe))
     if history:
         restore(last, parts)
-    memory = torch.zeros((0, EMBEDDING), device=device)
     start, end = recipe.sharpness
     for epoch in range(len(history), recipe.epochs):
+        memory = torch.zeros((0, EMBEDDING), device=device)  # of this epoch: the last one's has copies of what comes now
         random = np.random.default_rng((recipe.seed, epoch))
         losses = []
         drawn = track(_batches(views, classes, recipe, random), total=steps, description=f"code, epoch {epoch + 1}/{recipe.epochs}")

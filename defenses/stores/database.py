@@ -11,6 +11,10 @@ from defenses.stores.protocol import StoreError
 
 SCHEMA_VERSION = 2
 # A founder is the sighting whose neighbourhood is its own digest. Age is `sequence`, not time: clocks step back.
+_RECORDS = """CREATE TABLE records (
+    index_id INTEGER NOT NULL REFERENCES indexes, client TEXT NOT NULL, queries INTEGER NOT NULL, flagged INTEGER NOT NULL,
+    PRIMARY KEY (index_id, client)
+);"""
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE indexes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -21,6 +25,7 @@ CREATE TABLE sightings (
     count INTEGER NOT NULL, client_queries INTEGER NOT NULL DEFAULT 0, client_flagged INTEGER NOT NULL DEFAULT 0,
     UNIQUE (index_id, digest)
 );
+{_RECORDS}
 CREATE TABLE audit (sequence INTEGER PRIMARY KEY, body BLOB NOT NULL, link BLOB NOT NULL);
 CREATE TABLE clients (
     client TEXT PRIMARY KEY, queries INTEGER NOT NULL, flagged INTEGER NOT NULL, near_duplicates INTEGER NOT NULL,
@@ -33,6 +38,7 @@ _FROM_VERSION_1 = f"""
 BEGIN;
 ALTER TABLE sightings ADD COLUMN client_queries INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sightings ADD COLUMN client_flagged INTEGER NOT NULL DEFAULT 0;
+{_RECORDS}
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """

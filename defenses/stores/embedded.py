@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from defenses.stores.chain import GENESIS, link
 from defenses.stores.channel import Channel
 from defenses.stores.database import connected, driver_errors, locked
-from defenses.stores.protocol import AuditEntry, AuditRecord, ClientSummary, Match, Sighting, StoreError
+from defenses.stores.protocol import FORGETTING, AuditEntry, AuditRecord, ClientSummary, Match, Sighting, StoreError
 from defenses.vocabulary import NEW_CLIENT, ClientRecord, Neighbourhood
 
 _FOUNDERS = "SELECT sequence, perceptual, embedding FROM sightings WHERE index_id = ? AND neighbourhood = digest ORDER BY sequence"
@@ -30,7 +30,9 @@ _WRITE_CLIENTS = """INSERT INTO clients VALUES {rows} ON CONFLICT (client) DO UP
     near_duplicates = near_duplicates + excluded.near_duplicates, altered = altered + excluded.altered,
     first_seen = min(first_seen, excluded.first_seen),
     last_seen = max(last_seen, excluded.last_seen)"""
-_RECORDS_OF = "SELECT client, queries, flagged FROM clients WHERE client IN"
+_RECORDS_OF = "SELECT client, queries, flagged FROM records WHERE index_id = ? AND client IN"
+_WRITE_RECORDS = """INSERT INTO records VALUES {rows}
+    ON CONFLICT (index_id, client) DO UPDATE SET queries = excluded.queries, flagged = excluded.flagged"""
 _RECORDS = "SELECT sequence, CAST(body AS BLOB), CAST(link AS BLOB) FROM audit WHERE sequence > ?"
 _OLDEST_RECORDS = f"{_RECORDS} ORDER BY sequence LIMIT ?"
 _NEWEST_RECORDS = f"{_RECORDS} ORDER BY sequence DESC LIMIT ?"
@@ -145,7 +147,9 @@ class EmbeddedStore:
             self._rebuild()
         first = self._sequence + 1
         with self._transaction():
-            matches = self._matches(sightings)
+            records = self._records({sighting.client for sighting in sightings})
+            matches = self._matches(sightings, records)
+            self._write(_WRITE_RECORDS, [(self._index_id, client, r.queries, r.flagged) for client, r in records.items()])
             self._write(
                 _WRITE_SIGHTINGS,
                 [
@@ -167,7 +171,7 @@ class EmbeddedStore:
             self._behind = False
         return matches
 
-    def _matches(self, sightings: Sequence[Sighting]) -> list[Match]:
+    def _matches(self, sightings: Sequence[Sighting], records: dict[str, ClientRecord]) -> list[Match]:
         codes = ([sighting.perceptual for sighting in sightings], [sighting.embedding for sighting in sightings])
         # Nearest of kin: (age, channel, distance), so that the least is the oldest and a tie goes to the first channel.
         stored: list[list[tuple[int, int, int]]] = [[] for _ in sightings]
@@ -183,9 +187,8 @@ class EmbeddedStore:
 
         matches: list[Match] = []
         seen = self._known([sighting.digest for sighting in sightings])
-        records = self._records({sighting.client for sighting in sightings})
         for at, sighting in enumerate(sightings):
-            record = records.get(sighting.client, NEW_CLIENT)
+            record = records[sighting.client]
             known = seen.get(sighting.digest)
             founding = [kin for kin in siblings.get(at, ()) if not matches[kin[0]].channel]
             if known:
@@ -202,6 +205,8 @@ class EmbeddedStore:
                 match = Match(home, "", 0, record)
             seen[sighting.digest] = match.neighbourhood
             matches.append(match)
+            if not match.channel or match.neighbourhood.founder != sighting.client:
+                records[sighting.client] = _advanced(record, flagged=sighting.flagged)
         return matches
 
     def _known(self, digests: Sequence[bytes]) -> dict[bytes, Neighbourhood]:
@@ -210,7 +215,8 @@ class EmbeddedStore:
 
     def _records(self, clients: Collection[str]) -> dict[str, ClientRecord]:
         query = f"{_RECORDS_OF} ({', '.join('?' * len(clients))})"
-        return {client: ClientRecord(queries, flagged) for client, queries, flagged in self._rows(query, *clients)}
+        known = {client: ClientRecord(queries, flagged) for client, queries, flagged in self._rows(query, self._index_id, *clients)}
+        return {client: known.get(client, NEW_CLIENT) for client in clients}
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Write rows of equal length in one statement: each statement lets go of Python's lock, and may wait to get it back."""
@@ -235,6 +241,11 @@ class EmbeddedStore:
 
 def _neighbourhood(digest: bytes, client: str, flagged: int, top: int, second: int, *record: int) -> Neighbourhood:
     return Neighbourhood(digest, client, bool(flagged), (top, second), ClientRecord(*record))
+
+
+def _advanced(record: ClientRecord, *, flagged: bool) -> ClientRecord:
+    queries, flags = record.queries + 1, record.flagged + flagged
+    return ClientRecord(queries, flags) if queries < FORGETTING else ClientRecord(queries // 2, flags // 2)
 
 
 def _summary(client: str, entries: Sequence[AuditEntry]) -> tuple[object, ...]:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from defenses.vocabulary import NEW_CLIENT, ClientRecord, Neighbourhood
 
+FORGETTING = 1_000  # queries of a client's record, where both of its counts are halved: what happened long ago counts less
+
 
 class StoreError(Exception):
     """The store can't do what was asked: unreadable, full, of another format. Drivers' errors become this one at the edge."""
@@ -32,7 +34,7 @@ class Sighting:
 class Match:
     """Where a sighting belongs. `channel` says why: "digest", "perceptual", "embedding", or "" for a founder (distance 0).
 
-    `record` is what the sighting's client had done before, as far as the audit log had it.
+    `record` is what the sighting's client had done before.
     """
 
     neighbourhood: Neighbourhood
@@ -84,6 +86,9 @@ class QueryStore(Protocol):
         The same pixel digest first, then the OLDEST founder within the radius on either channel (a tie goes to the
         perceptual one); if there is none the sighting founds one. A sighting sees those before it in the same call.
         Hit and miss write the same row in the same commit.
+
+        A founder, and a joiner of another client's neighbourhood, advances its client's record, which is this index's; both counts are
+        halved when there are `FORGETTING` queries.
         """
         ...
 

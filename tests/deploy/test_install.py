@@ -121,7 +121,7 @@ def test_an_old_python_is_one_clear_line(checkout: Path) -> None:
 def test_help_lists_every_target(checkout: Path) -> None:
     """`make` alone says what there is."""
     targets = re.findall(r"^([a-z]+):.*##", (checkout / "Makefile").read_text(), re.MULTILINE)
-    assert {"help", "serve", "test", "check", "bench", "abuse", "clean"} <= set(targets)
+    assert {"help", "serve", "demo", "test", "check", "bench", "abuse", "clean"} <= set(targets)
     shown = make(checkout).stdout
     assert all(re.search(rf"make {target} ", shown) for target in targets)
 

@@ -1,11 +1,12 @@
 """The rule of one neighbourhood, one answer, said by brute force; and sightings to try it on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from defenses.stores.protocol import Match, Sighting
-from defenses.vocabulary import Neighbourhood
+from defenses.vocabulary import ClientRecord, Neighbourhood
 
 
 def sighting(
@@ -69,21 +70,25 @@ class Rule:
     def __init__(self, *, perceptual_radius: int, embedding_radius: int) -> None:
         self._radii = (perceptual_radius, embedding_radius)
         self._homes: dict[bytes, Neighbourhood] = {}
+        self._records: dict[str, ClientRecord] = {}
         self.founders: list[tuple[Sighting, Neighbourhood]] = []
 
     def find_or_found(self, new: Sighting) -> Match:
         """Join `new` to a neighbourhood: its digest's, else that of the oldest founder near it, else its own."""
-        match = Match(self._homes[new.digest], "digest", 0) if new.digest in self._homes else self._near(new)
+        record = self._records.get(new.client, ClientRecord())
+        match = Match(self._homes[new.digest], "digest", 0) if new.digest in self._homes else self._near(new, record)
         self._homes[new.digest] = match.neighbourhood
-        return match
+        if not match.channel or match.neighbourhood.founder != new.client:
+            self._records[new.client] = ClientRecord(record.queries + 1, record.flagged + new.flagged)
+        return replace(match, record=record)
 
-    def _near(self, new: Sighting) -> Match:
+    def _near(self, new: Sighting, record: ClientRecord) -> Match:
         for founder, home in self.founders:
             pairs = (new.perceptual, founder.perceptual), (new.embedding, founder.embedding)
             for channel, radius, (a, b) in zip(("perceptual", "embedding"), self._radii, pairs, strict=True):
                 distance = (int.from_bytes(a) ^ int.from_bytes(b)).bit_count()
                 if a and b and distance <= radius:
                     return Match(home, channel, distance)
-        home = Neighbourhood(new.digest, new.client, new.flagged, new.top_classes)
+        home = Neighbourhood(new.digest, new.client, new.flagged, new.top_classes, record)
         self.founders.append((new, home))
         return Match(home, "", 0)

@@ -147,6 +147,7 @@ async def test_a_file_of_the_first_version_is_brought_up(tmp_path: Path) -> None
     connection = sqlite3.connect(path)
     for column in ("client_queries", "client_flagged"):
         connection.execute(f"ALTER TABLE sightings DROP COLUMN {column}")
+    connection.execute("DROP TABLE records")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
     for _ in range(2):

@@ -10,7 +10,7 @@ import pytest
 
 from defenses.stores import open_store
 from defenses.stores.chain import verify
-from defenses.stores.protocol import AuditEntry, ClientSummary, QueryStore, StoreError
+from defenses.stores.protocol import FORGETTING, AuditEntry, ClientSummary, QueryStore, StoreError
 from defenses.vocabulary import ClientRecord
 from tests.defenses.stores.rule import Rule, crowd, ones, sighting
 
@@ -54,20 +54,38 @@ async def test_a_lonely_sighting_founds_a_neighbourhood_with_its_own_facts(opene
 
 
 async def test_a_match_comes_with_the_clients_record_and_a_founder_keeps_his(opened: Opener) -> None:
-    """The audit log's summary at that moment: later queries change the client's record, never the neighbourhood's."""
+    """As it was before the query, within a call too; later queries change the client's record, never the neighbourhood's."""
     async with opened() as store:
-        await store.append_audit([entry("anna", 1, flagged=True), entry("anna", 2), entry("ben", 3)])
-        (founded,) = await store.find_or_found([sighting(1, client="anna")])
-        assert founded.record == founded.neighbourhood.record == ClientRecord(queries=2, flagged=1)
-        await store.append_audit([entry("anna", 4, flagged=True)])
-        (joined,) = await store.find_or_found([sighting(2, perceptual=ones(1), client="ben")])
-        assert joined.record == ClientRecord(queries=1, flagged=0)
-        (again,) = await store.find_or_found([sighting(1, client="anna")])
-        assert again.record == ClientRecord(queries=3, flagged=2)
-        assert again.neighbourhood == joined.neighbourhood == founded.neighbourhood
+        apart = [sighting(n, perceptual=0x0F0F << 16 * n, client="anna", flagged=n < 2) for n in range(3)]
+        founded = await store.find_or_found(apart)
+        assert [match.record for match in founded] == [ClientRecord(0, 0), ClientRecord(1, 1), ClientRecord(2, 2)]
+        assert [match.neighbourhood.record for match in founded] == [match.record for match in founded]
+        (joined,) = await store.find_or_found([sighting(9, perceptual=0x0F0F << 16, client="ben")])
+        assert (joined.channel, joined.neighbourhood, joined.record) == ("perceptual", founded[1].neighbourhood, ClientRecord(0, 0))
     async with opened() as store:
-        (reopened,) = await store.find_or_found([sighting(3, perceptual=ones(2), client="carl")])
-        assert (reopened.neighbourhood.record, reopened.record) == (ClientRecord(queries=2, flagged=1), ClientRecord())
+        (again,) = await store.find_or_found([sighting(8, perceptual=0xFFFF << 48, client="ben")])
+        assert (again.channel, again.record) == ("", ClientRecord(1, 0))
+    async with opened(index="other@1") as store:
+        (elsewhere,) = await store.find_or_found([sighting(8, client="anna")])
+        assert elsewhere.record == ClientRecord()
+
+
+async def test_asking_again_about_ones_own_picture_is_not_held_against_anybody(opened: Opener) -> None:
+    """A monitor may poll with a foreign image for ever, and a thief gains nothing by repeating a harmless one."""
+    async with opened() as store:
+        for _ in range(5):
+            (match,) = await store.find_or_found([sighting(1, client="anna", flagged=True)])
+        assert match.record == ClientRecord(1, 1)
+
+
+async def test_old_queries_count_less(opened: Opener) -> None:
+    """At a thousand queries both counts are halved, so a record follows what its client does now."""
+    async with opened(embedding_radius=0) as store:
+        codes = np.random.default_rng(0).integers(0, 2**63, 1200)
+        images = [sighting(n, perceptual=int(code), client="anna", flagged=True) for n, code in enumerate(codes)]
+        queries = [match.record for match in await store.find_or_found(images)]
+        assert max(record.queries for record in queries) == FORGETTING - 1
+        assert queries[-1].queries < FORGETTING and all(record.flagged == record.queries for record in queries)
 
 
 async def test_the_same_digest_wins_over_an_older_founder(opened: Opener) -> None:
