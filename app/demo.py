@@ -140,7 +140,9 @@ def _plan(out: Path, **options: Any) -> Plan:
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
         plan = Plan(**options, port=free_port())
-        path.write_text(json.dumps(asdict(plan)))
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(plan)))
+        partial.replace(path)
         return plan
     begun = Plan(**json.loads(path.read_bytes()))
     different = [f"--{name} {getattr(begun, name)}" for name, value in options.items() if getattr(begun, name) != value]

@@ -42,7 +42,7 @@ class Row:
 
     def saw(self, what: str) -> float | None:
         """The share of its queries that the server found to be `what` (a field of Seen); None where the profile does not look."""
-        looks = {"ood": ("ood",), "near_duplicates": ("near_duplicates",), "altered": ("misrecognition", "watermark")}[what]
+        looks = {"ood": ("ood",), "near_duplicates": ("near_duplicates",), "altered": ("misrecognition", "suspicion", "watermark")}[what]
         if not self.seen.queries or not any(section in PROFILES[self.profile] for section in looks):
             return None
         return float(getattr(self.seen, what) / self.seen.queries)

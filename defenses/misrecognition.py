@@ -1,6 +1,6 @@
 """Intentional misrecognition: some answers are wrong on purpose, always the same ones, so that asking again teaches nothing.
 
-Whether and how is HMAC(secret, model, neighbourhood): no coin is tossed, so replicas, restarts and ten accounts see the same
+Whether and how is HMAC(secret, model, neighbourhood): no coin is tossed, so replicas and restarts say the same
 (Kinbara et al., PRMU2019-94; the keyed choice and the relabellings are ours, the shuffling is Atli et al.'s, the watermark's rule
 DAWN's, Szyller et al. 2021).
 """

@@ -74,7 +74,7 @@ def test_the_same_command_goes_on(interrupted: Interrupted) -> None:
     assert seen["open"] == {"queries": 660, "ood": 0, "near_duplicates": 0, "altered": 0, "finished": True}
     assert 660 <= seen["balanced"]["queries"] <= 660 + IN_FLIGHT
     assert seen["balanced"]["ood"] > 330  # photographs' crops are not what the recognizer was made for
-    assert seen["balanced"]["altered"] > 330
+    assert seen["balanced"]["altered"] > 1.05 * seen["balanced"]["ood"]  # what the thief's record costs him on top
     assert re.search(r"knockoff-random +balanced +6[0-9][0-9] ", done.stdout)
     html = (out / "report.html").read_text()
     assert html.count('class="plot"') == 2
