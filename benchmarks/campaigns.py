@@ -1,7 +1,7 @@
 """Campaigns of the attacker client against configurations of the server, each of the two in a process of its own, and what came of them.
 
-A finished campaign is kept in a folder named by all that decides its outcome, and is not repeated. An unfinished one goes on where it was,
-against a server on the same state and the same port.
+A finished campaign is kept in a folder named by what was asked for and by the bundle's files, and is not repeated; its row says at which
+commit it ran. An unfinished one goes on where it was, against a server on the same state and the same port.
 """
 
 import hashlib

@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not finished, print the table, write the JSON."""
     made = parser(__doc__, result="theft.json")
     made.add_argument("--budget", type=int, default=5_000, help="queries of each campaign")
-    made.add_argument("--profiles", type=named, default=[profile.value for profile in PROFILES], metavar="NAME,...")
-    made.add_argument("--attacks", type=named, default=list(ATTACKS), metavar="NAME[:INNER],...")
+    made.add_argument("--profiles", nargs="+", default=[profile.value for profile in PROFILES], metavar="NAME")
+    made.add_argument("--attacks", nargs="+", default=list(ATTACKS), metavar="NAME[:INNER]")
     made.add_argument("--images", choices=("all", "unlearned"), default="all", help="the Tiny-ImageNet classes that the thief has")
     options = made.parse_args(arguments)
     plans = {
@@ -48,11 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for what, (value, wanted, met) in reached.items():
         console.print(f"reach, {what}: {value:.3g}, wanted {wanted}: {'met' if met else 'not met'}", highlight=False)
     publish(rows, "benchmarks.theft", made, options, reach=reached, figures=found)
-
-
-def named(text: str) -> list[str]:
-    """A list written with commas."""
-    return text.split(",")
 
 
 def figures(rows: Sequence[Row]) -> list[Row]:

@@ -1,8 +1,8 @@
 """Reproduce Table 4 of Mosafi et al. (2019), the composite attack on a service that tells labels only: does it steal?
 
 `CLONEGUARD_DATA=DIR python -m benchmarks.seeds.mosafi`. The mentor is the bundled CIFAR-10 recognizer behind HTTP, the images are
-Tiny-ImageNet's, and every attack gets the same number of queries, as the server counted them, and as many passes over what it bought; the
-paper gave composite 10^8 queries and standard 1.2 * 10^6. The epoch is chosen on held-out answers, never on the test images.
+Tiny-ImageNet's, and every attack gets the same number of queries, as the server counted them, and about as many passes over what it
+bought; the paper gave composite 10^8 queries and standard 1.2 * 10^6. The epoch is chosen on held-out answers, never on the test images.
 
 About an hour on 2 cores; what was finished is kept in --out, and what was interrupted goes on with the same command.
 """
@@ -37,9 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(__doc__, result="mosafi.json")
     made.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     made.add_argument("--full", action="store_true", help="budgets to 99,000 and 3 seeds, for a machine with a GPU")
-    made.add_argument("--papers-recipes", action="store_true", help="train as the paper did, instead of --recipe")
+    made.add_argument("--papers-recipes", action="store_true", help="train as the paper did, its network too unless --student names one")
     made.add_argument("--plot", type=Path, help="draw the curves here; a full run draws them in docs/images/mosafi.png")
     options = made.parse_args(arguments)
+    if options.full and (options.budgets != list(BUDGETS) or options.seeds != [0]):
+        made.error("--full has budgets and seeds of its own: give neither --budgets nor --seeds with it")
+    if options.papers_recipes and options.student == made.get_default("student"):
+        options.student = "composite-vgg16"
     budgets, seeds = (list(FULL_BUDGETS), list(FULL_SEEDS)) if options.full else (options.budgets, options.seeds)
     plans: dict[str, Plan] = {}
     for budget in budgets:
@@ -47,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for (attack, told), (server, _, _) in ARMS.items():
                 recipe = PAPERS_RECIPES[attack] if options.papers_recipes else options.recipe
                 epochs = options.epochs or RECIPES[recipe].epochs_for(budget)
-                drawn = (f"epochs={min(10, epochs)}",) if attack == "composite" else ()  # epochs in which it buys: the rest train on all
+                drawn: tuple[str, ...] = ()
+                if attack == "composite":  # it buys in the first epochs, and passes over all that it bought in the others
+                    buying = min(10, epochs)
+                    epochs, drawn = epochs + (buying - 1) // 2, (f"epochs={buying}",)
                 plans[f"{attack}, {told}, {budget:,} queries, seed {seed}"] = Plan(
                     victim=VICTIM, server=server, attack=attack, budget=budget, seed=seed, student=options.student, recipe=recipe,
                     epochs=epochs, evaluation=options.evaluation, options=drawn,

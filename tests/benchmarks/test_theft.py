@@ -14,7 +14,7 @@ DENOISE = f"denoise:{PLAIN}"
 def test_profiles_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`balanced` alters answers to foreign images and `open` none, by the servers' own counts; the second run reads what the first left."""
     monkeypatch.setenv("CLONEGUARD_DATA", str(write_data(tmp_path / "data")))
-    command = ["--budget", "40", "--epochs", "1", "--evaluation", "10", "--profiles", "open,balanced", "--attacks", PLAIN]
+    command = ["--budget", "40", "--epochs", "1", "--evaluation", "10", "--profiles", "open", "balanced", "--attacks", PLAIN]
     command += ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "theft.json")]
     main(command)
     written = json.loads((tmp_path / "theft.json").read_bytes())
