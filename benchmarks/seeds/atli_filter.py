@@ -131,7 +131,7 @@ def score(bundle: Bundle, scorers: Mapping[str, Any], images: Mapping[str, Pixel
 
 def codecs(bundle: Bundle, scorers: Mapping[str, Any], sets: Sets, *, most: int) -> dict[str, dict[str, dict[str, float]]]:
     """Shares that the filters flag, of own and of foreign test images, as their files are and after each codec, and the AUROC of both."""
-    chosen = {BENIGN: sets.benign[:most], UNSEEN: sets.queries[UNSEEN][:most], OVERLAP: sets.queries[OVERLAP][:most]}
+    chosen = {BENIGN: sets.benign[:most]} | {title: sets.queries[title][:most] for title in (UNSEEN, OVERLAP) if title in sets.queries}
     variants = {"as the files are": chosen}
     variants |= {name: {title: encoded(pixels, quality) for title, pixels in chosen.items()} for name, quality in CODECS.items()}
     found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in FILTERS if name in scorers}
