@@ -44,9 +44,7 @@ class Recipe:
     """Everything that decides how a student is trained.
 
     `epochs` holds for sets of any size where `per_root` is None. Otherwise a set of n rows is passed over per_root / sqrt(n) times, at most
-    `epochs`: four times the answers take twice the time. `dropout` is the share of units dropped before the dense layers. `mixup` is
-    the alpha of mixup (Zhang et al., 2018), which blends pairs of images and their targets. With `average`, the weights that are judged
-    and kept are an exponential average with that decay a step.
+    `epochs`: four times the answers take twice the time. `dropout` is the share of units dropped before the dense layers.
     """
 
     summary: str
@@ -56,12 +54,9 @@ class Recipe:
     schedule: Steps | OneCycle
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
-    nesterov: bool = False
     weight_decay: float = 0.0
     dropout: float = 0.0
     augmentation: Augmentation = UNCHANGED
-    mixup: float = 0.0
-    average: float | None = None
     per_root: float | None = None
 
     def epochs_for(self, rows: int) -> int:
@@ -78,7 +73,7 @@ class Recipe:
         make: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
         options: dict[str, object] = {}
         if self.optimizer == "sgd":
-            make, options = torch.optim.SGD, {"momentum": self.momentum, "nesterov": self.nesterov}
+            make, options = torch.optim.SGD, {"momentum": self.momentum}
         return make(groups, lr=self.lr, **options)
 
 

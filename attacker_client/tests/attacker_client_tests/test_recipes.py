@@ -56,7 +56,7 @@ def test_larger_sets_get_fewer_passes_but_more_steps() -> None:
 def test_weight_decay_spares_norms_and_biases() -> None:
     """What is pulled to zero is matrices and kernels, nothing else, and every parameter is trained once."""
     student = build("small", classes=3, size=16, seed=0)
-    matrices, vectors = RECIPES["fast"].optimizer_for(student).param_groups
+    matrices, vectors = RECIPES["standard-paper"].optimizer_for(student).param_groups
     assert matrices["weight_decay"] > 0 == vectors["weight_decay"]
     assert min(p.ndim for p in matrices["params"]) > 1 >= max(p.ndim for p in vectors["params"])
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(student.parameters()))
@@ -91,11 +91,8 @@ def test_a_shift_moves_by_whole_pixels_and_no_further_than_it_says() -> None:
     "augmentation",
     [
         Augmentation(shift=0.1),
-        Augmentation(zoom=0.3),
         Augmentation(rotation=15),
-        Augmentation(brightness=0.3),
-        Augmentation(contrast=0.3),
-        Augmentation(saturation=0.5),
+        Augmentation(flip=True),
         Augmentation(cutout=0.3),
     ],
 )

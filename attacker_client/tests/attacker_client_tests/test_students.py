@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from attacker_client import students
-from attacker_client.students import STUDENTS, StudentError, batched_tensor, build
+from attacker_client.architectures import STUDENTS
+from attacker_client.students import StudentError, batched_tensor, build
 
 
 def pictures(n: int, size: int) -> np.ndarray:

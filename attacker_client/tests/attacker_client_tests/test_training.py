@@ -11,13 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacker_client.recipes import RECIPES, Recipe
+from attacker_client.attacks.attack import Draw
+from attacker_client.augmentation import Augmentation
+from attacker_client.recipes import RECIPES, OneCycle, Recipe
 from attacker_client.students import Student, StudentError
 from attacker_client.training import StudentTrainer, soft_cross_entropy
 from attacker_client.transfer_set import TransferSet
 
 SIZE = 16
-QUICK = dataclasses.replace(RECIPES["fast"], epochs=4, per_root=None, batch=16, average=0.8, dropout=0.2, mixup=0.2)
+QUICK = Recipe(
+    "everything that a recipe may do, in a moment", epochs=4, lr=0.02, batch=16, schedule=OneCycle(warmup=0.2),
+    weight_decay=5e-4, dropout=0.2, augmentation=Augmentation(shift=0.125, flip=True, cutout=0.25),
+)  # fmt: skip
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +75,7 @@ class Drawing:
 
 async def test_a_student_learns_what_it_was_told(tmp_path: Path) -> None:
     """On new images it answers as the endpoint would, with the endpoint's confidence rather than certainty."""
-    student = await trainer(tmp_path, dataclasses.replace(QUICK, epochs=12, mixup=0, dropout=0)).fit(told(96))
+    student = await trainer(tmp_path, dataclasses.replace(QUICK, epochs=12, dropout=0)).fit(told(96))
     fresh = told(60, seed=9)
     found = student.probabilities(fresh.images)
     assert (found.argmax(axis=1) == fresh.labels).mean() > 0.9
@@ -119,6 +124,19 @@ async def test_a_draw_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert same(whole, resumed) and whole.classes == 3
 
 
+async def test_a_student_knows_classes_that_were_met_after_its_best_epoch(tmp_path: Path) -> None:
+    """The weights are those of the epoch that was best, the classes all that were told."""
+
+    def unlearning(logits: Tensor, targets: Tensor) -> Tensor:
+        return soft_cross_entropy(logits, targets) * (-1 if logits.shape[1] == 3 and logits.requires_grad else 1)
+
+    rows = StopAfter(99)
+    recipe = dataclasses.replace(QUICK, epochs=2)
+    student = await trainer(tmp_path, recipe, on_epoch=rows).with_loss(unlearning).fit(Drawing())
+    assert rows.rows[0]["holdout_loss"] < rows.rows[1]["holdout_loss"]
+    assert student.classes == 3 and student.probabilities(told(30).images)[:, 2].max() < 0.6
+
+
 async def test_an_empty_draw_ends_the_training(tmp_path: Path) -> None:
     """The epochs so far count; if there are none, the start comes back, and without one it is an error."""
     rows = StopAfter(99)
@@ -138,7 +156,8 @@ async def test_held_out_images_are_not_learned_when_they_come_again(tmp_path: Pa
         return told(100, seed=epoch // 2)
 
     def count(logits: Tensor, targets: Tensor) -> Tensor:
-        seen.append(len(logits))
+        if logits.requires_grad:  # not what the held-out rows are judged by
+            seen.append(len(logits))
         return soft_cross_entropy(logits, targets)
 
     rows = StopAfter(99)
@@ -149,9 +168,9 @@ async def test_held_out_images_are_not_learned_when_they_come_again(tmp_path: Pa
 
 async def test_going_on_from_a_student_keeps_what_it_knows(tmp_path: Path) -> None:
     """The start is not changed, and new classes are added to its own."""
-    start = await trainer(tmp_path / "a", dataclasses.replace(QUICK, epochs=12, mixup=0)).fit(told(96))
+    start = await trainer(tmp_path / "a", dataclasses.replace(QUICK, epochs=12)).fit(told(96))
     before = {name: value.clone() for name, value in start.state_dict().items()}
-    grown = await trainer(tmp_path / "b", dataclasses.replace(QUICK, lr=1e-6, average=None)).fit(told(48, classes=5), start=start)
+    grown = await trainer(tmp_path / "b", dataclasses.replace(QUICK, lr=1e-6)).fit(told(48, classes=5), start=start)
     fewer = await trainer(tmp_path / "c").fit(told(48, classes=2), start=start)
     assert all(torch.equal(before[name], value) for name, value in start.state_dict().items())
     assert (grown.classes, fewer.classes) == (5, 3)
@@ -186,7 +205,7 @@ async def test_weights_say_how_much_a_row_counts(tmp_path: Path) -> None:
     wrong = dataclasses.replace(
         wrong, labels=(wrong.labels + 1) % 3, scores=np.roll(wrong.scores, 1, axis=1), weights=np.full(36, 0.05, np.float32)
     )
-    student = await trainer(tmp_path, dataclasses.replace(QUICK, epochs=10, mixup=0)).fit(TransferSet.joined([right, wrong]))
+    student = await trainer(tmp_path, dataclasses.replace(QUICK, epochs=10)).fit(TransferSet.joined([right, wrong]))
     assert (student.probabilities(right.images).argmax(axis=1) == right.labels).mean() > 0.9
 
 
@@ -198,7 +217,7 @@ async def test_hard_learns_labels_and_no_scores(tmp_path: Path) -> None:
         targets.append(target)
         return soft_cross_entropy(logits, target)
 
-    plain = dataclasses.replace(QUICK, mixup=0)
+    plain = QUICK
     await trainer(tmp_path / "hard", plain, epochs=1, hard=True).with_loss(watch).fit(told(20))
     assert set(torch.cat(targets).flatten().tolist()) == {0.0, 1.0}
     targets.clear()
@@ -226,12 +245,45 @@ async def test_the_epoch_is_chosen_on_held_out_answers(tmp_path: Path) -> None:
         data = told(96, seed=epoch)
         return data if epoch < 8 else dataclasses.replace(data, labels=(data.labels + 1) % 3, scores=np.roll(data.scores, 1, axis=1))
 
-    recipe = dataclasses.replace(QUICK, epochs=14, mixup=0, average=None, schedule=RECIPES["atli"].schedule, lr=0.05)
+    recipe = dataclasses.replace(QUICK, epochs=14, schedule=RECIPES["atli"].schedule, lr=0.05)
     student = await trainer(tmp_path, recipe).fit(spoiled_at_the_end)
     fresh = told(60, seed=50)
     assert (student.probabilities(fresh.images).argmax(axis=1) == fresh.labels).mean() > 0.8
     history = json.loads((tmp_path / "fit-0001" / "history.json").read_text())
     assert len(history) == 14 and history[-1]["holdout_overlap"] < max(row["holdout_overlap"] for row in history)
+
+
+async def test_another_loss_chooses_its_own_epoch(tmp_path: Path) -> None:
+    """Where a loss says that the told answers are not the true ones, agreeing with them is no merit: the lowest held-out loss is."""
+
+    def shifted(logits: Tensor, targets: Tensor) -> Tensor:
+        return soft_cross_entropy(logits, targets.roll(1, dims=1))
+
+    rows = StopAfter(99)
+    recipe = dataclasses.replace(QUICK, epochs=10, dropout=0)
+    student = await trainer(tmp_path, recipe, on_epoch=rows).with_loss(shifted).fit(told(96))
+    fresh = told(60, seed=9)
+    assert (student.probabilities(fresh.images).argmax(axis=1) == (fresh.labels + 1) % 3).mean() > 0.9
+    losses = [row["holdout_loss"] for row in rows.rows]
+    assert min(losses) < losses[0] and not any("holdout_overlap" in row for row in rows.rows)
+
+
+async def test_a_draw_without_answers_teaches_nothing(tmp_path: Path) -> None:
+    """An epoch of images that got no answer is passed over; if all are such, it is an error and not an untrained student."""
+
+    def unanswered(first: int) -> Draw:
+        async def draw(epoch: int, student: Student) -> TransferSet:
+            assert student.size == SIZE
+            data = told(48, seed=epoch)
+            return data if epoch >= first else dataclasses.replace(data, weights=np.zeros(48, np.float32))
+
+        return draw
+
+    rows = StopAfter(99)
+    student = await trainer(tmp_path / "some", on_epoch=rows).fit(unanswered(2))
+    assert ["loss" in row for row in rows.rows] == [False, False, True, True] and student.classes == 3
+    with pytest.raises(StudentError, match="no image"):
+        await trainer(tmp_path / "none").fit(unanswered(99))
 
 
 async def test_nothing_is_printed_where_nobody_looks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
