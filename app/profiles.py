@@ -42,7 +42,7 @@ STRICT: Values = {
     "near_duplicates": {"mode": Mode.ENFORCE},
     "misrecognition": {"mode": Mode.ENFORCE, "rate": 0.05},
     "watermark": {"mode": Mode.ENFORCE, "rate": 0.01},
-    "suspicion": {"mode": Mode.ENFORCE},
+    "suspicion": {"mode": Mode.ENFORCE, "tolerated": 0.6, "certain": 0.75},  # this filter flags half of the right things of other cameras
     "truncation": {"mode": Mode.ENFORCE, "top_k": 1, "labels_only": True},
 }
 

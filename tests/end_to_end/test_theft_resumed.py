@@ -43,7 +43,7 @@ class Thief:
 
     def finish(self) -> None:
         """Go on to the end."""
-        subprocess.run(self._command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+        subprocess.run(self._command, check=True, timeout=600, stdout=subprocess.DEVNULL)
 
     def kept(self) -> Kept:
         """Read the ledger of a dead thief."""
@@ -82,7 +82,8 @@ def test_a_killed_theft_pays_twice_only_for_what_was_under_way(server: RunningSe
     """kill -9 at three moments: the server's count less the ledger's is within what was under way, and no answer is bought twice."""
     thief, random = Thief(server.url, tmp_path / "out"), Random(5)
     trained = tmp_path / "out" / "checkpoints" / "fit-0001" / "last.pt"
-    moments = [*(partial(has_answered, server, round(share * BUDGET)) for share in KILLED_AT), trained.exists]
+    moments: list[Callable[[], bool]] = [partial(has_answered, server, round(share * BUDGET)) for share in KILLED_AT]
+    moments.append(trained.exists)
     under_way, before = 0, Kept(0, 0, {})
     for moment in moments:
         child = thief.start()

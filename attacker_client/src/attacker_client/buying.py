@@ -18,6 +18,7 @@ from attacker_client.wire import OracleAnswer
 
 _BLOCK = 16  # images encoded and looked up at a time: about a millisecond, while the others are under way
 _GARBLED_IN_A_ROW = 10
+_BAD_IN_A_ROW = 100  # bad images cost no budget: without an end, an endpoint that takes none would be asked about the whole pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class LedgerBuyer:
         self._under_way = 0
         self._spent_elsewhere = False
         self._garbled: list[bytes] = []  # in a row, up to now
+        self._bad = 0  # the same
+        self._denied: set[int] = set()  # identities that the endpoint refused
         self._classes = 0
         self._turn = asyncio.Lock()
 
@@ -119,14 +122,17 @@ class LedgerBuyer:
         """Buy answers for images (n, S, S, 3): row i of the result answers image i; fewer rows mean that the budget is spent.
 
         `identities` (n,) say who asks about each, 0..identities-1; by default 0. An image that gets no usable answer has weight 0. Raises
-        Refused or Unreachable where the endpoint won't go on, and Garbled after ten such answers in a row, once all queries under way have
-        come back and are kept.
+        Refused or Unreachable where the endpoint won't go on, Garbled after ten such answers in a row and BadImage after a hundred such,
+        once all queries under way have come back and are kept. An identity that is refused asks no more: the next one does, in its place
+        too, and the purchase is Refused when there is none left.
         """
         n = len(images)
         who = np.zeros(n, np.int64) if identities is None else identities
         assert who.shape == (n,) and (n == 0 or 0 <= who.min() <= who.max() < self.identities), who
         async with self._turn:
             call = _Call(images, who)
+            if len(self._denied) == self.identities:
+                self._denied.clear()  # whoever buys again after that may have waited
             while True:
                 queries = self._queries(call)
                 async with asyncio.TaskGroup() as group:
@@ -176,28 +182,42 @@ class LedgerBuyer:
         """Take the next query, as long as there is one and nothing has ended the call."""
         while call.end is None and (query := next(queries, None)) is not None:
             row, digest, file = query
-            identity = int(call.identities[row])
-            self._ledger.intend(digest, purpose=self._purpose, identity=self._names[identity])
             self._under_way += 1
-            cost = Tally()
             try:
-                answer = await self._oracles[identity].ask(file, media_type="image/png", tally=cost)
-            except OracleError as error:
-                call.end = self._note(digest, error, cost) or call.end
-            else:
-                self._give_up_garbled()
-                self._ledger.answered(digest, answer, cost, purpose=self._purpose)
-                call.answers[digest] = answer
-                self._pay(digest)
+                while call.end is None and not await self._settle(call, digest, file, identity=int(call.identities[row])):
+                    pass
             finally:
                 self._under_way -= 1
+
+    async def _settle(self, call: _Call, digest: bytes, file: bytes, *, identity: int) -> bool:
+        """Ask about an image once, as the identity or the next one that isn't denied; False where another one must be tried."""
+        asker = next(each for each in (*range(identity, self.identities), *range(identity)) if each not in self._denied)
+        self._ledger.intend(digest, purpose=self._purpose, identity=self._names[asker])
+        cost = Tally()
+        try:
+            answer = await self._oracles[asker].ask(file, media_type="image/png", tally=cost)
+        except OracleError as error:
+            end = self._note(digest, error, cost)
+            if isinstance(end, Refused):
+                self._denied.add(asker)
+                if len(self._denied) < self.identities:
+                    return False
+            call.end = end or call.end
+        else:
+            self._give_up_garbled()
+            self._bad = 0
+            self._ledger.answered(digest, answer, cost, purpose=self._purpose)
+            call.answers[digest] = answer
+            self._pay(digest)
+        return True
 
     def _note(self, digest: bytes, error: OracleError, cost: Tally) -> OracleError | None:
         """Keep how a query failed; returns the error if the next one would fare no better."""
         match error:
             case BadImage():
                 self._ledger.failed(digest, "bad", cost)
-                return None
+                self._bad += 1
+                return error if self._bad >= _BAD_IN_A_ROW else None
             case Refused():
                 self._ledger.failed(digest, "refused", cost)
             case Unreachable():

@@ -19,6 +19,7 @@ import torch
 
 from attacker_client import attacks, images, report, students
 from attacker_client.attacks.attack import Attack, Scene
+from attacker_client.attacks.sybil import near_duplicates_together
 from attacker_client.buying import Counts, LedgerBuyer
 from attacker_client.display import BuyingBar
 from attacker_client.evaluation import Evaluation, evaluate
@@ -106,6 +107,11 @@ async def run(campaign: Campaign, *, out: Path, resume: bool = False, keys: Sequ
         scene = Scene(pools.buying, witness, trainer, campaign.seed)
 
         student = await attack(scene)
+        # Of a training that was finished before, an attack that is run again sees nothing: what it found the first time counts.
+        findings = ledger.fact("findings")
+        if findings is None:
+            findings = json.loads(json.dumps(scene.findings, default=_plain))
+            ledger.remember("findings", findings)
         found = Evaluation()
         if student is not None:
             students.save(student, out / "student.pt")
@@ -113,10 +119,11 @@ async def run(campaign: Campaign, *, out: Path, resume: bool = False, keys: Sequ
                 student, held_out=pools.evaluation, test=test[:2] if test else None, buyer=examiner, names=ledger.labels,
                 reference=reference, most=campaign.evaluation, seed=campaign.seed,
             )  # fmt: skip
+            found.notes += unspent(campaign.budget, buyer.counts, pool=len(pools.buying), together=near_duplicates_together(attack))
         if skipped := [*pools.skipped, *(test[2] if test else ())]:
             found.notes.append(f"{len(skipped)} images could not be read, {skipped[0]} for one.")
         written = _as_run(
-            campaign, found, bought=buyer.counts, measured=examiner.counts, told=witness.summary(ledger.labels), findings=scene.findings,
+            campaign, found, bought=buyer.counts, measured=examiner.counts, told=witness.summary(ledger.labels), findings=findings,
             epochs=history(out / "checkpoints"), trained=student is not None, seconds=stopwatch.seconds, command=command(campaign, out),
         )  # fmt: skip
     (out / "run.json").write_text(json.dumps(written, indent=1, default=_plain) + "\n", encoding="utf-8")
@@ -175,12 +182,36 @@ def check(campaign: Campaign, *, keys: Sequence[str] = ()) -> tuple[Attack, list
         who = identities(campaign.identities, api_keys=keys, url=campaign.target, forwarded_for=campaign.forwarded_for)
     except ValueError as error:
         raise CampaignError(str(error)) from error
-    if "sybil" in campaign.attack.split(":") and len(who) == 1:
+    spreads = "sybil" in campaign.attack.split(":")
+    if spreads and len(who) == 1:
         raise CampaignError("sybil needs at least two identities: give --identities N, or several API keys")
+    if len(who) > 1 and not spreads:
+        raise CampaignError(f"only sybil asks as several clients: --attack sybil:{campaign.attack}")
+    if "domain" in campaign.options:
+        _keep_apart(Path(campaign.options["domain"]), campaign)
     if campaign.recipe not in RECIPES:
         raise CampaignError(f"no recipe {campaign.recipe!r}; there are {', '.join(RECIPES)}")
     students.build(campaign.student, classes=2, size=campaign.size, seed=0, pretrained=campaign.pretrained)  # only to see whether it can be
     return attack, who
+
+
+def _keep_apart(domain: Path, campaign: Campaign) -> None:
+    """Refuse to train on images that are measured with: those of --images are in part, those of --test-images all."""
+    for option, folder in (("--images", campaign.images), ("--test-images", campaign.test_images)):
+        if folder in (None, "builtin") or not Path(folder).is_dir():
+            continue
+        mine, other = domain.resolve(), Path(folder).resolve()
+        if mine.is_relative_to(other) or other.is_relative_to(mine):
+            raise CampaignError(f"domain={domain} has images in common with {option} {folder}, which the student is measured with")
+
+
+def unspent(budget: int, bought: Counts, *, pool: int, together: int) -> list[str]:
+    """A note where the attack ended before the budget; `together` is the queries an image of the pool takes."""
+    if budget - bought.queries_answered < together:
+        return []
+    asked = bought.queries_answered + bought.bad_images
+    ended = "pool" if asked <= pool * together < budget + bought.bad_images else "attack"
+    return [f"The {ended} ended after {bought.queries_answered:,} of {budget:,} queries."]
 
 
 def command(campaign: Campaign, out: Path) -> str:

@@ -119,14 +119,14 @@ def run(
 @app.command("list")
 def list_abilities() -> None:
     """List the attacks, the students and the recipes."""
-    from attacker_client.attacks import ATTACKS, WRAPPERS, options_of  # noqa: PLC0415, torch takes seconds
+    from attacker_client.architectures import STUDENTS  # noqa: PLC0415
+    from attacker_client.attacks import ATTACKS, WRAPPERS, options_in_words  # noqa: PLC0415, torch takes seconds
     from attacker_client.recipes import RECIPES  # noqa: PLC0415
-    from attacker_client.students import STUDENTS  # noqa: PLC0415
 
     for title, kinds in (("attacks", ATTACKS), ("wrappers: NAME:INNER changes how another attack goes", WRAPPERS)):
         table = Table("name", "what it does", "options", title=title, title_justify="left")
         for name, kind in kinds.items():
-            table.add_row(name, escape(kind.summary), ", ".join(options_of(kind)))
+            table.add_row(name, escape(kind.summary), escape("\n".join(options_in_words(kind))))
         console.print(table)
     for title, rows in (("students", STUDENTS), ("recipes", RECIPES)):
         table = Table("name", "what it is", title=title, title_justify="left")
@@ -178,7 +178,11 @@ def ask(
     """Ask an endpoint about images and print what it says."""
     _owned(url, i_own_this)
     oracle = Oracle(url, api_key=api_key, attempts=attempts)
-    answers = asyncio.run(_ask_all(oracle, [path.read_bytes() for path in images], concurrency=concurrency))
+    try:
+        answers = asyncio.run(_ask_all(oracle, [path.read_bytes() for path in images], concurrency=concurrency))
+    except OracleError as error:
+        complaints.print(escape(f"attacker-client: {error}"), soft_wrap=True)
+        raise typer.Exit(EXIT_REFUSED) from error
     table = Table("image", "label", "score", "model")
     for path, answer in zip(images, answers, strict=True):
         if isinstance(answer, OracleAnswer):

@@ -16,6 +16,7 @@ MEASURES = {
     "fidelity": "agrees with the endpoint",
     "fidelity_on_test": "agrees on the test images",
     "fidelity_to_reference": "agrees with the honest recognizer",
+    "fidelity_to_reference_on_test": "agrees with the honest recognizer on the test images",
     "accuracy": "accuracy",
 }
 TELLING = (

@@ -3,8 +3,9 @@
 OracleError
 ├── Refused       the endpoint won't answer us: 401, 403, or 429 and 503 until the attempts were used up
 ├── BadImage      it won't take this image: 413, 415, 422
-├── Unreachable   no answer came: no connection, or none that lived long enough, until the attempts were used up
-└── Garbled       an answer came that is not the wire format: another status, or a body that can't be read
+├── Unreachable   no answer came: no connection, or none that lived long enough, or 408, 500, 502 and 504, until the attempts were used up
+├── Garbled       an answer came that is not the wire format: another status, or a body that can't be read
+└── Unanswered    of many images none got an answer, each for a reason of its own
 
 LedgerError       the ledger of what was bought belongs to another campaign
 """
@@ -40,6 +41,10 @@ class Unreachable(OracleError):  # noqa: N818 - reads as what happened
 
 class Garbled(OracleError):  # noqa: N818 - reads as what happened
     """Something answered that doesn't speak the wire format."""
+
+
+class Unanswered(OracleError):  # noqa: N818 - reads as what happened
+    """None of the images got an answer that counts, so there is nothing to go on with."""
 
 
 class LedgerError(Exception):

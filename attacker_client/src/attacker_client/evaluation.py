@@ -49,7 +49,7 @@ async def evaluate(
     pixels = held_out[np.arange(min(most, len(held_out)))]
     predicted = _answers(student, pixels)
     found.fidelity = measures.fidelity(predicted, await bought_labels(buyer, pixels))
-    found.fidelity_to_reference = measures.fidelity(predicted, await _honest(reference, pixels, names))
+    found.fidelity_to_reference = measures.fidelity(predicted, await _honest(reference, pixels, names, found.notes))
     if test is None:
         return found
     pixels, shown = test
@@ -58,7 +58,7 @@ async def evaluate(
     told = np.full(len(pixels), UNKNOWN, np.int64)
     told[rows] = await bought_labels(buyer, pixels[rows])
     found.fidelity_on_test = measures.fidelity(predicted, told)
-    honest = await _honest(reference, pixels[rows], names)
+    honest = await _honest(reference, pixels[rows], names, found.notes)
     found.fidelity_to_reference_on_test = measures.fidelity(predicted[rows], honest)
     truth, known = numbered(shown, names)
     if known == 0:
@@ -94,13 +94,30 @@ def _answers(student: Student, images: Images) -> Labels:
     return np.asarray(student.probabilities(images).argmax(axis=1), np.int64)
 
 
-async def _honest(reference: Reference | None, images: Images, names: Mapping[int, str]) -> Labels:
-    """The reference's labels in the endpoint's numbering, matched by name where the reference has names; UNKNOWN without a reference."""
+async def _honest(reference: Reference | None, images: Images, names: Mapping[int, str], notes: list[str]) -> Labels:
+    """The reference's labels in the endpoint's numbering, matched by name where the reference has names; UNKNOWN without a reference.
+
+    Where the two share no name, the numbers themselves are compared if one side's names are nothing but these; else nothing can be.
+    """
     if reference is None:
         return np.full(len(images), UNKNOWN, np.int64)
     labels = await reference.labels(images)
     if not reference.names:
         return labels
-    answered = labels != UNKNOWN
-    labels[answered], _ = numbered([reference.names.get(label, str(label)) for label in labels[answered].tolist()], names)
+    if {name.casefold() for name in reference.names.values()} & {name.casefold() for name in names.values()}:
+        answered = labels != UNKNOWN
+        labels[answered], _ = numbered([reference.names.get(label, str(label)) for label in labels[answered].tolist()], names)
+        return labels
+    if _are_positions(names) or _are_positions(reference.names):
+        note = "The endpoint and the honest recognizer share no name of a class: agreement with the latter compares the classes' numbers."
+    else:
+        note = "Agreement with the honest recognizer is not known: it shares no name of a class with the endpoint."
+        labels = np.full(len(images), UNKNOWN, np.int64)
+    if note not in notes:
+        notes.append(note)
     return labels
+
+
+def _are_positions(names: Mapping[int, str]) -> bool:
+    """Whether each class is called as it is numbered, as endpoints do that tell one tensor of all classes."""
+    return all(name == str(number) for number, name in names.items())

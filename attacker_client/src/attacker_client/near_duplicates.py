@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from attacker_client.transfer_set import Images
@@ -30,8 +31,8 @@ def variants_of(images: Images, others: Images, *, variants: int, seed: int, mir
         random = np.random.default_rng([seed, *hashlib.sha256(image.tobytes()).digest()])
         kinds = [names[k] for k in random.permutation(len(names))]
         for variant in range(1, variants):
-            other = Image.fromarray(others[random.integers(len(others))])
             transform = TRANSFORMS[kinds[(variant - 1) % len(kinds)]]
+            other = _partner(image, others, random)
             copies[row * variants + variant] = np.asarray(transform(Image.fromarray(image), other, random))
     return copies
 
@@ -39,10 +40,15 @@ def variants_of(images: Images, others: Images, *, variants: int, seed: int, mir
 def variants_by(name: str, images: Images, others: Images, *, seed: int) -> Images:
     """Give one near-duplicate of each image (n, S, S, 3), all by the same transform of `TRANSFORMS`."""
     random = np.random.default_rng([seed, *name.encode()])
-    partners = others[random.integers(len(others), size=len(images))]
-    pairs = zip(images, partners, strict=True)
-    made = [np.asarray(TRANSFORMS[name](Image.fromarray(image), Image.fromarray(other), random)) for image, other in pairs]
+    made = [np.asarray(TRANSFORMS[name](Image.fromarray(image), _partner(image, others, random), random)) for image in images]
     return np.stack(made) if made else images
+
+
+def _partner(image: NDArray[np.uint8], others: Images, random: np.random.Generator) -> Image.Image:
+    """One of the others to blend with, or the negative if all are the image itself: blended with itself it would be no variant."""
+    first = int(random.integers(len(others)))
+    different = (other for other in (*others[first:], *others[:first]) if (other != image).any())
+    return Image.fromarray(next(different, 255 - image))
 
 
 def _shift(image: Image.Image, _: Image.Image, random: np.random.Generator) -> Image.Image:

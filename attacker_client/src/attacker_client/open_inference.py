@@ -146,6 +146,8 @@ def read_answer(body: bytes) -> OracleAnswer:
 
 def _told_entries(tensors: dict[str, dict[str, Any]]) -> tuple[Entry, ...]:
     ids = _flat(tensors["class_id"]).astype(np.int64).tolist()
+    if not 0 <= min(ids) <= max(ids) < wire.MOST_CLASSES:
+        raise ValueError(f"classes numbered {min(ids)} to {max(ids)}")
     labels = [str(label) for label in np.asarray(tensors["label"]["data"]).ravel()] if "label" in tensors else [str(n) for n in ids]
     scores = _flat(tensors["score"]).tolist() if "score" in tensors else [None] * len(ids)
     return tuple(Entry(label, n, score) for label, n, score in zip(labels, ids, scores, strict=True))

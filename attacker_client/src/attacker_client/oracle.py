@@ -19,6 +19,7 @@ from attacker_client.wire import Dialect, OracleAnswer
 
 _DENIED = (401, 403)
 _WAIT = (429, 503)
+_FAILED = (408, 500, 502, 504)  # the endpoint's own trouble, or a proxy's before it
 _BAD_IMAGE = (413, 415, 422)
 _NO_ANSWER = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
 
@@ -47,9 +48,9 @@ class Oracle:
     `dialect` is found out on entering unless it is given. `headers` go with every query, `local_address` is the source address: both
     say who asks.
 
-    A 429, a 503 and a broken connection are tried again, `attempts` times in all. The n-th wait is drawn evenly from
-    0 to `backoff` * 2^(n-1) seconds ("full jitter", so that waiting clients don't come back together), and comes on
-    top of what Retry-After asked for. A wait over `longest_wait` seconds isn't begun: the query is Refused at once.
+    A 429, a 503, a broken connection and what is as good as one (408, 500, 502, 504) are tried again, `attempts` times in all. The n-th
+    wait is drawn evenly from 0 to `backoff` * 2^(n-1) seconds ("full jitter", so that waiting clients don't come back together), and comes
+    on top of what Retry-After asked for. A wait over `longest_wait` seconds isn't begun: the query is Refused at once.
 
     `total` counts requests including repeated ones, the answers that came, and what they cost.
     """
@@ -151,23 +152,26 @@ class Oracle:
         return answers
 
     async def _send(self, body: bytes, headers: list[Header], cost: Tally) -> httpcore.Response:
-        """The response, of whatever status but 429 and 503, after as many attempts as it took."""
+        """The response, of whatever status that isn't tried again, after as many attempts as it took."""
         for attempt in range(1, self._attempts + 1):
             cost.sent += 1
             cost.bytes_sent += len(body)
             try:
                 response = await self._connections.post(body, headers)
             except _NO_ANSWER as error:
-                failure: Unreachable | Refused = Unreachable(f"{self.url}: {type(error).__name__}: {error}")
+                failure: Unreachable | Refused | Garbled = Unreachable(f"{self.url}: {type(error).__name__}: {error}")
                 failure.__cause__ = error
                 asked_for = 0.0
             else:
                 cost.bytes_received += len(response.content)
-                if response.status not in _WAIT:
+                if response.status in _FAILED:
+                    failure, asked_for = Garbled(self._told(response)), 0.0
+                elif response.status in _WAIT:
+                    cost.refused += 1
+                    failure = self._refused(response)
+                    asked_for = failure.retry_after or 0.0
+                else:
                     return response
-                cost.refused += 1
-                failure = self._refused(response)
-                asked_for = failure.retry_after or 0.0
             if attempt == self._attempts or asked_for > self._longest_wait:
                 break
             wait = asked_for + self._random.uniform(0, self._backoff * 2 ** (attempt - 1))

@@ -22,7 +22,7 @@ def training(epochs: Sequence[Mapping[str, Any]]) -> Markup:
     """Loss and agreement with held-out answers over the epochs; where there were several trainings they stand one after the other."""
     figure, axes = _figure(2.6)
     x = range(1, len(epochs) + 1)
-    (loss,) = axes.plot(x, [row["loss"] for row in epochs], color=BLUE, linewidth=1.6, label="training loss (left)")
+    (loss,) = axes.plot(x, [row.get("loss", float("nan")) for row in epochs], color=BLUE, linewidth=1.6, label="training loss (left)")
     axes.set(xlabel="epoch", ylabel="loss")
     lines = [loss]
     if any("holdout_fidelity" in row for row in epochs):

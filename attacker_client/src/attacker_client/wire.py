@@ -8,6 +8,7 @@ Error:    application/problem+json {"title", "status", "detail"?}; Retry-After w
 """
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,7 @@ from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+MOST_CLASSES = 100_000  # above any recognizer's; every answer bought has a column a class
 _OPENINGS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
 
 
@@ -91,7 +93,7 @@ def read_answer(body: bytes) -> OracleAnswer:
         entries = tuple(_read_entry(row) for row in document["predictions"])
         model = f"{document['model']['name']} {document['model']['version']}"
         answer = OracleAnswer(id=str(document["id"]), model=model, entries=entries)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"not an answer of the wire format ({type(error).__name__}: {error})") from error
     if not entries:
         raise ValueError("an answer without predictions")
@@ -102,6 +104,8 @@ def _read_entry(row: dict[str, object]) -> Entry:
     label, class_id, score = row["label"], row["class_id"], row.get("score")
     if not isinstance(label, str) or not isinstance(class_id, int) or not isinstance(score, int | float | None):
         raise TypeError(f"a prediction that reads {row}")
+    if isinstance(class_id, bool) or not 0 <= class_id < MOST_CLASSES or not math.isfinite(score or 0):
+        raise ValueError(f"a prediction that reads {row}")
     return Entry(label=label, class_id=class_id, score=None if score is None else float(score))
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from attacker_client.buying import LedgerBuyer, encode
-from attacker_client.errors import Garbled, Refused, Unreachable
+from attacker_client.errors import BadImage, Garbled, Refused, Unreachable
 from attacker_client.identities import Identity, identities
 from attacker_client.ledger import Ledger
 from attacker_client.oracle import Oracle
@@ -149,12 +149,21 @@ async def test_bad_images_cost_nothing(serve: Serve, tmp_path: Path) -> None:
     assert sorted(endpoint.asked) == list(range(len(got)))
 
 
+async def test_no_image_is_taken(serve: Serve, tmp_path: Path) -> None:
+    """A hundred images in a row that aren't taken end the purchase, however many are left; fewer than that don't."""
+    endpoint = Endpoint(lambda pixel: answer(("cat", 3, 1.0)) if pixel == 60 else problem(422, "Only TIFF"))
+    async with buyer(serve(endpoint), tmp_path, concurrency=1) as bought:
+        with pytest.raises(BadImage, match="Only TIFF"):
+            await bought.buy(pictures(200))
+    assert sorted(endpoint.asked) == list(range(161))
+
+
 async def test_garbled_answers(serve: Serve, tmp_path: Path) -> None:
     """One answer that can't be read costs its row; ten in a row end the purchase."""
     async with buyer(serve(Endpoint(lambda pixel: answer(("cat", 3, 1.0)) if pixel != 2 else Response(b"<html>"))), tmp_path) as bought:
         got = await bought.buy(pictures(5))
         assert got.weights.tolist() == [1, 1, 0, 1, 1]
-    endpoint = Endpoint(lambda pixel: Response(b"<html>", status=500))  # noqa: ARG005
+    endpoint = Endpoint(lambda pixel: Response(b"<html>"))  # noqa: ARG005
     async with buyer(serve(endpoint), tmp_path / "other", concurrency=1) as bought:
         with pytest.raises(Garbled):
             await bought.buy(pictures(20))
@@ -259,6 +268,37 @@ async def test_every_identity_asks_as_itself(serve: Serve, tmp_path: Path) -> No
     keys = {pixel: request.headers["authorization"] for pixel, request in zip(endpoint.asked, endpoint.requests, strict=True)}
     assert keys == {n: f"Bearer {'abc'[n % 3]}" for n in range(30)}
     assert endpoint.most == 4
+
+
+async def test_the_others_go_on_for_an_identity_that_is_refused(serve: Serve, tmp_path: Path) -> None:
+    """Clients that are suspended one by one leave their images to the next: all is bought once, and the call ends with the last of them."""
+    lasts = {"a": 5, "b": 0, "c": 100}  # images until a client is suspended
+
+    async def handler(request: Request) -> Response:
+        key = request.headers["authorization"].removeprefix("Bearer ")
+        if not lasts[key]:
+            return problem(403, "Suspended")
+        lasts[key] -= 1
+        return await endpoint(request)
+
+    endpoint = Endpoint()
+    url, images = serve(handler), pictures(60)
+    who = identities(3, url=url, api_keys=["a", "b", "c"])
+    async with buyer(url, tmp_path, who=who, concurrency=4, budget=60) as bought:
+        got = await bought.buy(images[:40], identities=np.arange(40) % 3)
+        assert got.labels.tolist() == [n % 10 for n in range(40)]
+        assert (bought.left, bought.counts.queries_answered, bought.counts.uncertain) == (20, 40, 0)
+        assert sorted(endpoint.asked) == list(range(40))
+        assert {request.headers["authorization"] for request in endpoint.requests[-10:]} == {"Bearer c"}
+        sent = bought.counts.queries_sent
+        assert 42 <= sent <= 48, "a suspended client is asked no more, but for what is under way"
+        lasts["c"] = 0
+        with pytest.raises(Refused, match="Suspended"):
+            await bought.buy(images, identities=np.arange(60) % 3)
+        assert bought.counts.queries_sent <= sent + 4
+        lasts["b"] = 100
+        assert len(await bought.buy(images, identities=np.arange(60) % 3)) == 60
+    assert sorted(endpoint.asked) == list(range(60))
 
 
 async def test_no_images(serve: Serve, tmp_path: Path) -> None:

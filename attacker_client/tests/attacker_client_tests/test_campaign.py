@@ -15,16 +15,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attacker_client.attacks import ATTACKS, WRAPPERS
 from attacker_client.campaign import Campaign, CampaignError, check, command, run
-from attacker_client.errors import LedgerError, Refused
+from attacker_client.errors import LedgerError, OracleError, Refused
 from attacker_client.ledger import Ledger
 from attacker_client.stopwatch import Stopwatch
+from attacker_client.students import StudentError
 
 from .conftest import Handler, Request, Response, answer, problem
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], str]
 NAMES = ("red", "green", "blue")
+# What runs in the background of a script ignores SIGINT, and so would its children.
+HEARS_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from attacker_client.cli import main
+main()
+"""
 
 
 def colour(body: bytes) -> int:
@@ -133,6 +142,21 @@ async def test_refused_for_good(serve: Serve, tmp_path: Path) -> None:
     assert len(set(victim.asked)) == len(victim.asked) == 80
 
 
+@pytest.mark.parametrize("name", [*ATTACKS, *WRAPPERS])
+async def test_nothing_answered(serve: Serve, tmp_path: Path, name: str) -> None:
+    """An endpoint that takes none of the images ends every attack soon and in words, for they cost no budget that would run out."""
+    asked: list[bytes] = []
+
+    async def handler(request: Request) -> Response:
+        asked.append(request.body)
+        return problem(422, "Not an image")
+
+    refused = campaign(serve(handler), attack=name, identities=2 if name == "sybil" else 1)
+    with pytest.raises((OracleError, StudentError), match=r"Not an image|no image"):
+        await run(refused, out=tmp_path / "out", concurrency=4)
+    assert len(asked) < 110
+
+
 async def test_another_campaign(serve: Serve, tmp_path: Path) -> None:
     """A directory belongs to one campaign: it isn't begun twice, nor gone on with as another."""
     asked = campaign(serve(Victim()), attack="probe", budget=20)
@@ -150,6 +174,14 @@ async def test_another_campaign(serve: Serve, tmp_path: Path) -> None:
         ({"options": {"hue": "1"}}, "hue"),
         ({"recipe": "nothing"}, "fast"),
         ({"attack": "sybil"}, "identities"),
+        ({"attack": "voting:composite", "identities": 3}, "--attack sybil:voting:composite"),
+        ({"attack": "voting", "options": {"variants": "0"}}, "variants"),
+        ({"attack": "voting", "options": {"threshold": "nan"}}, "threshold"),
+        ({"attack": "sybil", "identities": 2, "options": {"pace": "-1"}}, "pace"),
+        ({"attack": "denoise", "options": {"folds": "1"}}, "folds"),
+        ({"attack": "complementary", "options": {"folds": "1"}}, "folds"),
+        ({"attack": "complementary", "options": {"rate": "1"}}, "rate"),
+        ({"attack": "probe", "options": {"queries": "0"}}, "queries"),
         ({"target": "http://198.51.100.7/predict", "identities": 3}, "API keys"),
     ],
 )
@@ -157,6 +189,41 @@ def test_what_cant_be_begun(changes: dict[str, object], text: str) -> None:
     """A campaign that can't work is refused in words before anything is bought."""
     with pytest.raises(CampaignError, match=text):
         check(campaign("http://127.0.0.1:1", **changes))
+
+
+@pytest.mark.parametrize("domain", [".", "photos", "photos/cats"])
+@pytest.mark.parametrize("measuring", ["images", "test_images"])
+def test_not_trained_on_what_is_measured_with(tmp_path: Path, domain: str, measuring: str) -> None:
+    """A thief's domain that has the measuring images in it, or is among them, would flatter his student; one beside them is fine."""
+    for folder in ("photos/cats", "photographs"):
+        (tmp_path / folder).mkdir(parents=True)
+    changes: dict[str, object] = {"attack": "denoise:in-distribution", measuring: str(tmp_path / "photos")}
+    with pytest.raises(CampaignError, match=f"--{measuring.replace('_', '-')}"):
+        check(campaign("http://127.0.0.1:1", options={"domain": str(tmp_path / domain)}, **changes))
+    check(campaign("http://127.0.0.1:1", options={"domain": str(tmp_path / "photographs")}, **changes))
+
+
+async def test_findings_outlive_the_attack(serve: Serve, tmp_path: Path) -> None:
+    """A campaign that ended after its training goes on with what the attack found then, though nothing is trained any more."""
+    asked = campaign(serve(Victim()), attack="denoise:composite", budget=120, epochs=4)
+    result = await run(asked, out=tmp_path / "out")
+    (tmp_path / "out" / "run.json").unlink()
+    resumed = await run(asked, out=tmp_path / "out", resume=True)
+    assert result.run["findings"]
+    assert resumed.run["findings"] == result.run["findings"]
+
+
+async def test_a_pool_that_ends(serve: Serve, tmp_path: Path) -> None:
+    """Where there are fewer images than queries, a note says so; a vote's remainder, that pays for no further image, is none."""
+    (tmp_path / "images").mkdir()
+    random = np.random.default_rng(0)
+    for row in range(50):
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "images" / f"{row}.png")
+    url = serve(Victim())
+    asked = campaign(url, images=str(tmp_path / "images"))
+    assert (await run(asked, out=tmp_path / "short")).run["notes"] == ["The pool ended after 45 of 60 queries."]
+    voting = replace(asked, attack="voting", options={"variants": "7"})
+    assert (await run(voting, out=tmp_path / "voting")).run["notes"] == []
 
 
 def test_command_repeats_it() -> None:
@@ -188,7 +255,7 @@ def test_interrupted_and_resumed(serve: Serve, tmp_path: Path) -> None:
     victim = Victim(pause=0.01)
     words = [serve(victim), "--attack", "standard", "--images", "builtin", "--budget", "150", "--size", "16", "--epochs", "1"]
     words += ["--evaluation", "20", "--concurrency", "4", "--out", str(tmp_path / "out")]
-    begin = [sys.executable, "-c", "from attacker_client.cli import main; main()", "run", *words]
+    begin = [sys.executable, "-c", HEARS_CTRL_C, "run", *words]
     child = subprocess.Popen(begin, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"})
     while len(victim.asked) < 30:
         assert child.poll() is None, "it ended before it was interrupted"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from attacker_client.architectures import STUDENTS
 from attacker_client.attacks import ATTACKS, WRAPPERS
 from attacker_client.cli import app
 from attacker_client.recipes import RECIPES
-from attacker_client.students import STUDENTS
 
 from .conftest import Handler, Request, Response, answer, problem
 
@@ -39,13 +39,14 @@ def test_version(runner: CliRunner) -> None:
 
 
 def test_list_names_everything(runner: CliRunner) -> None:
-    """`list` names every attack, wrapper, student and recipe with a line about it, and the options that an attack takes."""
+    """`list` names every attack, wrapper, student and recipe with a line about it, and an attack's options with defaults and choices."""
     output = runner.invoke(app, ["list"]).output
     for table in (ATTACKS, WRAPPERS, STUDENTS, RECIPES):
         for name, row in table.items():
             (line,) = [line for line in output.splitlines() if line.startswith(f"│ {name} ")]
             assert row.summary[:40] in line
-    assert "by, pace" in output
+    for shown in ("by=round-robin (round-robin|random|neighbourhood)", "pace=0.0", "variants=5", "mirror=true", "domain= "):
+        assert shown in output
 
 
 def test_ask_prints_label_and_score(runner: CliRunner, serve: Serve, picture: Path) -> None:
@@ -85,6 +86,14 @@ def test_ask_reports_errors(runner: CliRunner, serve: Serve, picture: Path) -> N
     assert "cat.jpg: BadImage" in result.output
     assert "Not an image" in result.output
     assert "0 of 1 answered" in result.output
+
+
+def test_ask_where_nobody_listens(runner: CliRunner, picture: Path) -> None:
+    """An address whose metadata can't be had is told in a line, and the status is 3."""
+    result = runner.invoke(app, ["ask", "http://127.0.0.1:9/v2/models/toy", str(picture)])
+    assert result.exit_code == 3, result.output
+    assert result.output.startswith("attacker-client: http://127.0.0.1:9/v2/models/toy")
+    assert result.output.count("\n") == 1
 
 
 @pytest.mark.parametrize("extra", [[], ["--i-own-this", "http://198.51.100.8"]])

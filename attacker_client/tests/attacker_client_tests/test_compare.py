@@ -36,6 +36,17 @@ def test_page(count: int) -> None:
     assert "Agrees with the endpoint" in html and "honest" not in html
 
 
+def test_every_measure_is_shown() -> None:
+    """What run.json measures is in the page and in the terminal's table, both agreements with the honest recognizer too."""
+    run = a_run(fidelity_on_test=measured(0.61), fidelity_to_reference=measured(0.52), fidelity_to_reference_on_test=measured(0.43))
+    console = Console(width=250)
+    with console.capture() as captured:
+        console.print(table([run]))
+    for shown in (page([run]), captured.get()):
+        assert all(share in shown for share in ("71.2%", "65.4%", "61.0%", "52.0%", "43.0%"))
+        assert "agrees with the honest recognizer on the test images" in shown
+
+
 def test_table() -> None:
     """The terminal shows each run with its figures and intervals."""
     console = Console(width=160, record=True, quiet=False)

@@ -24,6 +24,14 @@ def test_every_transform_changes_an_image_but_keeps_its_shape(name: str, size: i
     assert all((copy != image).any() for copy, image in zip(copies, images, strict=True))
 
 
+@pytest.mark.parametrize("others", [1, 2])
+def test_nothing_is_blended_with_itself(others: int) -> None:
+    """An image among few others, or alone, is still blended with something else: its own copy would be bought for nothing."""
+    images = pictures(2, 16)[:others]
+    for seed in range(10):
+        assert (variants_by("blend", images, images, seed=seed) != images).any(axis=(1, 2, 3)).all()
+
+
 def test_a_near_duplicate_is_nearer_to_its_image_than_other_images_are() -> None:
     """All but the flip leave the coarse picture where it was."""
     images = pictures(8, 32)

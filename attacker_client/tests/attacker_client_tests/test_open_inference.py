@@ -130,6 +130,8 @@ def test_logits_become_probabilities() -> None:
         [tensor("x", "FP32", [1, 2], ["a", "b"])],
         [tensor("x", "FP32", [1, 2], [float("nan"), 1])],
         [*TOLD, tensor("score", "FP64", [1, 1], [0.5])],
+        [tensor("class_id", "INT64", [1, 2], [3, -1])],
+        [tensor("class_id", "INT64", [1, 2], [3, 100_000])],
         [*SCORES, tensor("more", "FP32", [1, 1], [0.5])],
         ["x"],
         7,

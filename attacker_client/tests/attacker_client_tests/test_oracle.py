@@ -124,7 +124,7 @@ async def test_a_wait_too_long_is_not_begun(serve: Serve) -> None:
         (problem(415, "Not an image type"), BadImage),
         (problem(422, "Not an image"), BadImage),
         (problem(404, "Not found"), Garbled),
-        (Response(b"<html>oops", status=500), Garbled),
+        (Response(b"<html>oops", status=400), Garbled),
         (Response(b"", status=302, headers={"location": "http://example.org/"}), Garbled),
         (Response(b"{not json"), Garbled),
         (Response({"hello": "world"}), Garbled),
@@ -142,6 +142,22 @@ async def test_errors_are_told_apart(serve: Serve, response: Response, error: ty
         with pytest.raises(error):
             await oracle.ask(JPEG)
     assert (oracle.queries_sent, oracle.queries_answered) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 504])
+async def test_trouble_is_waited_out(serve: Serve, status: int) -> None:
+    """A server in trouble is tried again like a broken connection: it refused nothing; when it stays so the image is given up (Garbled)."""
+    replies = [problem(status, "Oops"), problem(status, "Oops"), answer(("cat", 3, 1.0)), *[problem(status, "Oops")] * 3]
+
+    async def handler(request: Request) -> Response:  # noqa: ARG001
+        return replies.pop(0)
+
+    naps = Naps()
+    async with Oracle(serve(handler), attempts=3, sleep=naps) as oracle:
+        assert (await oracle.ask(JPEG)).label == "cat"
+        with pytest.raises(Garbled, match=f"{status}.*Oops"):
+            await oracle.ask(JPEG)
+    assert (oracle.queries_sent, oracle.queries_answered, oracle.total.refused, len(naps.seconds)) == (6, 1, 0, 4)
 
 
 async def test_closed_port() -> None:

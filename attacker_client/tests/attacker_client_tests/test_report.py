@@ -9,7 +9,7 @@ import pytest
 
 from attacker_client.report import NoRun, duration, in_words, page, read_run, size_of, write
 
-from .runs import a_run
+from .runs import a_run, measured
 
 
 def svgs(html: str) -> list[str]:
@@ -34,6 +34,13 @@ def test_headline_figures() -> None:
         assert text in html, text
 
 
+def test_the_honest_recognizer_on_test_images() -> None:
+    """Agreement with it on the test images is a figure of its own."""
+    html = page(a_run(fidelity_to_reference=measured(0.52), fidelity_to_reference_on_test=measured(0.43)))
+    assert "<b>52.0%</b>agrees with the honest recognizer<" in html
+    assert "<b>43.0%</b>agrees with the honest recognizer on the test images<" in html
+
+
 def test_plots_are_drawn() -> None:
     """Training, classes and labels are pictures that a browser can parse, with their names in them."""
     plots = svgs(page(a_run()))
@@ -43,6 +50,12 @@ def test_plots_are_drawn() -> None:
     assert "held-out answers matched" in "".join(plots)
     assert "accuracy, %" in "".join(plots)
     assert all("currentColor" in plot for plot in plots), "text in the dark must not be black"
+
+
+def test_an_epoch_without_answers_leaves_a_gap() -> None:
+    """An epoch that learned nothing has no loss to draw, and the others are drawn all the same."""
+    epochs = [{"fit": 1, "epoch": 1, "epochs": 3}, *({"fit": 1, "epoch": epoch, "epochs": 3, "loss": 0.5} for epoch in (2, 3))]
+    assert len(svgs(page(a_run(epochs=epochs)))) == 3
 
 
 def test_nothing_is_loaded() -> None:

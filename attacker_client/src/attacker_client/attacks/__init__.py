@@ -67,6 +67,18 @@ def options_of(kind: type[Any]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.name != "inner"}
 
 
+def options_in_words(kind: type[Any]) -> list[str]:
+    """Each option of an attack with its default, and what there is to choose from: policy=drop (drop|relabel|small-loss)."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    lines = []
+    for option, typed in options_of(kind).items():
+        default = defaults[option]
+        value = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        choices = f" ({'|'.join(typing.get_args(typed))})" if typing.get_origin(typed) is Literal else ""
+        lines.append(f"{option}={value}{choices}")
+    return lines
+
+
 def _kind(table: Mapping[str, type[Any]], name: str) -> type[Any]:
     if name in table:
         return table[name]

@@ -60,6 +60,11 @@ class Buyer(Protocol):
 class Trainer(Protocol):
     """Make students, the same from the same data."""
 
+    @property
+    def draws(self) -> int:
+        """How many epochs a training on a draw has at most."""
+        ...
+
     async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
         """Train a student on a transfer set, or on a fresh one an epoch; `start` is one to go on from instead of fresh weights.
 

@@ -46,6 +46,10 @@ class Complementary:
 
     summary: ClassVar[str] = "models wrong answers by a transition matrix and learns what a label is not (wraps another attack)"
 
+    def __post_init__(self) -> None:
+        if self.folds < 2 or not 0 <= self.rate < 1:
+            raise ValueError("folds is at least 2, and rate is 0 to below 1")
+
     async def __call__(self, scene: Scene) -> Student | None:
         """Run the inner attack with a trainer that corrects its loss."""
         findings: dict[str, Any] = {"transition": self.transition}
@@ -99,6 +103,11 @@ class CorrectingTrainer:
     seed: int = field(kw_only=True)
     findings: dict[str, Any] = field(kw_only=True)
     loss: Loss = soft_cross_entropy
+
+    @property
+    def draws(self) -> int:
+        """As the inner trainer's."""
+        return self.inner.draws
 
     async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
         """Estimate the transition, then fit through it; a set too small to be split is taken as it is."""

@@ -23,8 +23,7 @@ class Composite:
 
     `mode`:
     - equal-budget: to be compared with an attack that asks as often. Each of the first `epochs` epochs draws budget / `epochs` fresh
-      composites, and every epoch trains on all bought so far: a thief keeps what he paid for. A training of fewer epochs leaves the rest
-      of the budget unspent.
+      composites (of all epochs, where the training has fewer), and every epoch trains on all bought so far: a thief keeps what he paid for.
     - paper-budget: every epoch trains on fresh composites only, `scale` * `per_epoch` of them (1,000,000 in the paper, 10^8 in all), and
       the training ends with the budget.
     """
@@ -45,13 +44,13 @@ class Composite:
         return await scene.trainer.fit(self._all_so_far(scene) if self.mode == "equal-budget" else self._fresh_only(scene))
 
     def _all_so_far(self, scene: Scene) -> Draw:
-        budget = scene.buyer.left
-        shares = np.diff(-(-np.arange(self.epochs + 1) * budget // self.epochs))
+        budget, epochs = scene.buyer.left, min(self.epochs, scene.trainer.draws)
+        shares = np.diff(-(-np.arange(epochs + 1) * budget // epochs))
         bought = [TransferSet.empty(scene.pool.size)]
 
         async def draw(epoch: int, _: Student) -> TransferSet:
             # A resumed training begins at a later epoch: what the earlier ones bought comes from the ledger.
-            bought.extend([await self._buy(scene, int(shares[e]), e) for e in range(len(bought) - 1, min(epoch + 1, self.epochs))])
+            bought.extend([await self._buy(scene, int(shares[e]), e) for e in range(len(bought) - 1, min(epoch + 1, epochs))])
             return TransferSet.joined(bought)
 
         return draw

@@ -36,6 +36,10 @@ class Denoise:
 
     summary: ClassVar[str] = "drops or corrects answers that students trained without them contradict (wraps another attack)"
 
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError("folds is at least 2")
+
     async def __call__(self, scene: Scene) -> Student | None:
         """Run the inner attack with a trainer that cleans its answers."""
         findings: dict[str, Any] = {"policy": self.policy}
@@ -51,6 +55,11 @@ class CleaningTrainer:
     options: Denoise
     seed: int = field(kw_only=True)
     findings: dict[str, Any] = field(kw_only=True)
+
+    @property
+    def draws(self) -> int:
+        """As the inner trainer's."""
+        return self.inner.draws
 
     async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
         """Clean, then fit; a set too small to be split is taken as it is."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacker_client.attacks.attack import Scene
+from attacker_client.errors import Unanswered
 from attacker_client.near_duplicates import TRANSFORMS, variants_by
 from attacker_client.transfer_set import Images, TransferSet
 
@@ -36,13 +37,17 @@ class Probe:
 
     summary: ClassVar[str] = "a few hundred queries that tell what the endpoint does, and which attack fits"
 
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise ValueError("queries is at least 1")
+
     async def __call__(self, scene: Scene) -> None:
-        """Look around; there is no student."""
+        """Look around; there is no student. Raises Unanswered."""
         budget = min(self.queries, scene.buyer.left)
         base = scene.pool[np.random.default_rng(scene.seed).permutation(len(scene.pool))[: max(1, budget // 6)]]
         plain = await scene.buyer.buy(base)
-        if not len(plain):
-            raise ValueError("probe needs a budget of at least one query")
+        if not (plain.weights > 0).any():
+            raise Unanswered("no image got an answer that counts: there is nothing to look at")
         settled = plain.rows(np.flatnonzero(_confident(plain)))
         touched = await scene.buyer.buy(_touched(plain.images, seed=scene.seed))
         weak = [name for name in TRANSFORMS if self.mirror or name != "flip"]

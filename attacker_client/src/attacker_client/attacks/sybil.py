@@ -31,11 +31,15 @@ class Sybil:
 
     summary: ClassVar[str] = "spreads the queries over many identities (wraps another attack)"
 
+    def __post_init__(self) -> None:
+        if not self.pace >= 0:
+            raise ValueError("pace is 0 or more queries a second")
+
     async def __call__(self, scene: Scene) -> Student | None:
         """Run the inner attack as many clients."""
         if scene.buyer.identities < 2:
             raise ValueError("sybil needs at least two identities: give --identities N, or several API keys")
-        buyer = SybilBuyer(scene.buyer, by=self.by, pace=self.pace, seed=scene.seed, together=_near_duplicates_together(self.inner))
+        buyer = SybilBuyer(scene.buyer, by=self.by, pace=self.pace, seed=scene.seed, together=near_duplicates_together(self.inner))
         try:
             return await self.inner(replace(scene, buyer=buyer))
         finally:
@@ -121,7 +125,7 @@ class SybilBuyer:
         return TransferSet.joined(parts)
 
 
-def _near_duplicates_together(attack: object) -> int:
+def near_duplicates_together(attack: object) -> int:
     """How many near-duplicates in a row the chain of attacks asks about."""
     while attack is not None:
         if isinstance(attack, Voting):

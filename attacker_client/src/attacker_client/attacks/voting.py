@@ -38,6 +38,10 @@ class Voting:
 
     summary: ClassVar[str] = "asks near-duplicates of every image too and takes the vote (wraps another attack)"
 
+    def __post_init__(self) -> None:
+        if self.variants < 1 or not 0 <= self.threshold <= 1:
+            raise ValueError("variants is at least 1, and threshold is 0 to 1")
+
     async def __call__(self, scene: Scene) -> Student | None:
         """Run the inner attack on votes instead of answers."""
         partners = scene.pool[np.arange(min(len(scene.pool), PARTNERS))]
@@ -113,7 +117,6 @@ class VotingBuyer:
     _tally: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        assert self.options.variants >= 1, self.options.variants
         self._votes = np.zeros((0, self.options.variants), np.int64)
         self._tally = dict.fromkeys(("images", "repaired", "dropped", "agreement", "altered"), 0.0)
 

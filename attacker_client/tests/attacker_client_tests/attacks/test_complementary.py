@@ -94,11 +94,11 @@ def test_the_loss_says_the_same_of_itself_in_every_process() -> None:
 @pytest.mark.anyio
 async def test_a_planted_rate_is_recovered_by_real_training() -> None:
     """Students trained on 30% altered labels find the 30% to within a tenth, and the final one knows the colours."""
-    pool, random = ShapesPool(400), np.random.default_rng(1)
+    pool, random = ShapesPool(1200), np.random.default_rng(1)
     assert pool.classes is not None
-    altered = random.random(400) < 0.3
-    labels = np.where(altered, (pool.classes + random.integers(1, 4, size=400)) % 4, pool.classes)
-    data = TransferSet(pool.images, labels, np.full((400, 4), np.nan, np.float32), np.ones(400, np.float32))
+    altered = random.random(1200) < 0.3
+    labels = np.where(altered, (pool.classes + random.integers(1, 4, size=1200)) % 4, pool.classes)
+    data = TransferSet(pool.images, labels, np.full((1200, 4), np.nan, np.float32), np.ones(1200, np.float32))
     findings: dict[str, object] = {}
     student = await CorrectingTrainer(Quick(), Complementary(Standard()), seed=0, findings=findings).fit(data)
     assert findings["estimated_rate"] == pytest.approx(0.3, abs=0.1)

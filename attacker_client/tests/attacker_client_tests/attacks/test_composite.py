@@ -19,6 +19,7 @@ class ListeningTrainer:
 
     def __init__(self, epochs: Sequence[int]) -> None:
         self.drawn: list[TransferSet] = []
+        self.draws = max(epochs) + 1
         self._epochs = epochs
 
     async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
@@ -70,6 +71,14 @@ async def test_equal_budget_spreads_and_keeps_what_it_bought(tmp_path: Path) -> 
     assert [len(each) for each in trainer.drawn] == [15, 30, 45, 60, 60, 60]
     assert np.array_equal(trainer.drawn[5].images[:15], trainer.drawn[0].images)
     assert len(set(buyer.asked)) == 60
+
+
+@pytest.mark.anyio
+async def test_a_short_training_spends_the_budget_too(tmp_path: Path) -> None:
+    """Where the training has fewer epochs than the attack draws in, each draws more."""
+    buyer, trainer = ScriptedBuyer(budget=60), ListeningTrainer(range(3))
+    await Composite(epochs=10)(Scene(scene(buyer, tmp_path).pool, buyer, trainer, seed=0))
+    assert [len(each) for each in trainer.drawn] == [20, 40, 60]
 
 
 @pytest.mark.anyio

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attacker_client.architectures import Plan
 from attacker_client.attacks.attack import Draw, Loss
 from attacker_client.attacks.denoise import CleaningTrainer, Denoise, Policy, confident_joint, noise_rate
 from attacker_client.attacks.standard import Standard
@@ -56,10 +57,11 @@ def test_a_class_that_nobody_told_has_no_threshold() -> None:
 
 
 class Quick:
-    """Trains a linear student on coarse pixels for real, within a moment, and remembers what it was given."""
+    """Trains a linear student on mean colours for real, within a moment, and remembers what it was given."""
 
     def __init__(self, loss: Loss = soft_cross_entropy) -> None:
         self.loss = loss
+        self.draws = 1
         self.given: list[TransferSet] = []
 
     async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
@@ -68,9 +70,10 @@ class Quick:
         self.given.append(data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            student = Student("linear", nn.Sequential(nn.AdaptiveMaxPool2d(2), nn.Flatten()), 12, classes=4, size=16)
+            plan = Plan(size=16, pretrained=False, download=False)
+            student = Student("linear", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 3, plan, classes=4)
         pixels, targets = batched_tensor(data.images), torch.from_numpy(data.targets(classes=4))
-        optimizer = torch.optim.Adam(student.parameters(), lr=0.05)
+        optimizer = torch.optim.Adam(student.parameters(), lr=0.1)
         for _ in range(120):
             optimizer.zero_grad()
             (self.loss(student(pixels), targets) * torch.from_numpy(data.weights)).mean().backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """The thief's reconnaissance against endpoints that each do one thing."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from attacker_client.attacks.probe import Probe
-from attacker_client.transfer_set import Images
+from attacker_client.errors import Unanswered
+from attacker_client.transfer_set import Images, TransferSet
 from attacker_client_tests.attacks.scenes import Recognizer, ScriptedBuyer, by_colour, scene
 
 pytestmark = pytest.mark.anyio
@@ -118,3 +120,15 @@ async def test_replayed_answers_are_seen(tmp_path: Path) -> None:
 async def test_it_asks_no_more_than_it_may(budget: int, tmp_path: Path) -> None:
     """At most 300 queries, and no more than the budget pays for."""
     assert 0 < (await findings(tmp_path, budget=budget))["spent"] <= min(budget, 300)
+
+
+async def test_silence_is_an_error_in_words(tmp_path: Path) -> None:
+    """Where no image gets an answer there is nothing to tell."""
+
+    class Silent(ScriptedBuyer):
+        async def buy(self, images: Images, *, identities: NDArray[np.int64] | None = None) -> TransferSet:
+            bought = await super().buy(images, identities=identities)
+            return replace(bought, weights=np.zeros_like(bought.weights))
+
+    with pytest.raises(Unanswered, match="no image"):
+        await Probe()(scene(Silent(smooth, budget=60), tmp_path))

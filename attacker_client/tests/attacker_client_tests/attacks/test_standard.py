@@ -1,13 +1,16 @@
 """The plain attack, and what all that buy rows of a pool rely on."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attacker_client.attacks.standard import Standard, buy_rows
+from attacker_client.recipes import RECIPES
+from attacker_client.training import StudentTrainer
 
-from .scenes import ScriptedBuyer, ShapesPool, by_colour, scene
+from .scenes import SIZE, ScriptedBuyer, ShapesPool, by_colour, scene
 
 
 @pytest.mark.anyio
@@ -26,7 +29,10 @@ async def test_learns_what_the_endpoint_answers(tmp_path: Path) -> None:
     """The student agrees with the endpoint on images it has not seen far more often than chance, from scores as from labels."""
     unseen = ShapesPool(200, seed=99).images
     for tells in ("scores", "labels"):
-        student = await Standard()(scene(ScriptedBuyer(budget=200, tells=tells), tmp_path / tells, epochs=15))
+        small_batches = dataclasses.replace(RECIPES["fast"], batch=16)
+        trainer = StudentTrainer("small", small_batches, size=SIZE, checkpoints=tmp_path / tells, seed=0, epochs=5)
+        stage = scene(ScriptedBuyer(budget=200, tells=tells), tmp_path)
+        student = await Standard()(dataclasses.replace(stage, trainer=trainer))
         agreement = (student.probabilities(unseen).argmax(axis=1) == by_colour(unseen).argmax(axis=1)).mean()
         assert agreement > 0.6, (tells, agreement)
 
