@@ -16,8 +16,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A real server under the default profile, shared by all tests of the session: leave it as it was found."""
-    with RunningServer(tmp_path_factory.mktemp("server") / "state") as running:
+    """A real server under the default profile, shared by all tests of the session: leave it as it was found.
+
+    Suspicion is in shadow: all tests are one client, and the foreign images of one would spoil the answers of the others.
+    """
+    with RunningServer(tmp_path_factory.mktemp("server") / "state", "--set", "suspicion.mode=shadow") as running:
         yield running
 
 

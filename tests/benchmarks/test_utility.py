@@ -42,7 +42,7 @@ def test_figures_are_paired() -> None:
         "open": [Answered(label, 0.001 * (number + 1)) for number, label in enumerate(("ship", "cat", "dog", "ship"))],
         "strict": [Answered(label, 0.002 * (number + 1)) for number, label in enumerate(("ship", "cat", "cat", "ship"))],
     }
-    reasons = {"ood": 0.25, "rate": 0.0, "watermark": 0.0}
+    reasons = {"ood": 0.25, "rate": 0.0, "suspicion": 0.0, "watermark": 0.0}
     opened = row("open", answers, dict.fromkeys(reasons, 0.0), truth, reference="open")
     strict = row("strict", answers, reasons, truth, reference="open")
     assert (opened["top1"], strict["top1"], strict["other_label_than_open"]) == (0.75, 0.5, 0.25)
