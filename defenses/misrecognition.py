@@ -117,8 +117,9 @@ class IntentionalMisrecognition:
                 companions = self._companions or plain_companions(scores.shape[1])
                 best = founders[:, 0]
                 suspected = np.array([self._suspicion(n.record) > 0 for n in neighbourhoods])
-                any_other = 1 - np.eye(scores.shape[1], dtype=np.float32)[best]
-                wrong = _chosen(keys, np.where(suspected[:, None], any_other, companions.weights[best]))
+                weights = np.where(suspected[:, None], np.float32(1), companions.weights[best])
+                weights[rows[:, 0], best] = 0
+                wrong = _chosen(keys, weights)
                 altered[rows, companions.orders[wrong]] = scores[rows, companions.orders[best]]
         return altered
 
