@@ -25,7 +25,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Column, Table
 
-from attacker_client.buying import LedgerBuyer, encode
+from attacker_client.buying import LedgerBuyer
+from attacker_client.encoding import encode
 from attacker_client.ledger import Ledger
 from attacker_client.oracle import Oracle
 from benchmarks.image_sets import Pixels

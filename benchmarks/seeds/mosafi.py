@@ -127,7 +127,10 @@ def plot(found: Sequence[Mapping[str, Any]], *, mentor: float) -> Figure:
             below = [row[measure]["value"] - row[measure]["low"] for row in own]
             above = [row[measure]["high"] - row[measure]["value"] for row in own]
             panel.errorbar([row["budget"] for row in own], values, (below, above), marker="o", capsize=3, label=f"{attack}, {told}")
+        budgets = sorted({row["budget"] for row in found})
         panel.set(xscale="log", ylim=(0, 1), xlabel="queries", ylabel="share of the images (95% intervals)", title=title)
+        panel.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
         panel.axhline(mentor if measure == "accuracy" else 1, color="black", linewidth=1, linestyle=":", label="the mentor itself")
         panel.axhline(0.1, color="grey", linewidth=1, linestyle=":", label="chance")

@@ -86,7 +86,7 @@ def _composite_vgg16(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one
 
 
 def _vgg16(plan: Plan) -> tuple[nn.Module, int]:
-    """With batch norm, so that it also trains from scratch. Small images get average pooling: the dense layers are made for 224 pixels."""
+    """VGG-16-BN: the plain one hardly trains from scratch. Small images get average pooling: the dense layers are made for 224 pixels."""
     network = torchvision.models.vgg16_bn(weights=plan.weights, dropout=0.0)
     if plan.pretrained or plan.size >= 64:
         network.classifier[-1] = nn.Identity()
@@ -123,7 +123,7 @@ STUDENTS: dict[str, Architecture] = {
     "composite-vgg16": Architecture(
         "VGG-16 without batch norm and with two dense layers of 512, as in the composite attack", _composite_vgg16
     ),
-    "vgg16": Architecture("torchvision's VGG-16 with batch norm", _vgg16, pretrained=True),
+    "vgg16": Architecture("torchvision's VGG-16-BN: VGG-16 with batch norm, which also trains from scratch", _vgg16, pretrained=True),
     "resnet18": Architecture("torchvision's ResNet-18; 3x3 stem for images below 64 pixels", _resnet("resnet18"), pretrained=True),
     "resnet34": Architecture("torchvision's ResNet-34; 3x3 stem for images below 64 pixels", _resnet("resnet34"), pretrained=True),
 }

@@ -1,42 +1,25 @@
 """Buying answers: images become PNG files, the ledger says which are known, the oracles are asked for the rest."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from attacker_client.costs import Counts, Tally
+from attacker_client.encoding import encode
 from attacker_client.errors import BadImage, Garbled, OracleError, Refused, Unreachable
+from attacker_client.group_commit import GroupCommit
 from attacker_client.ledger import Ledger, Purpose
-from attacker_client.oracle import Oracle, Tally
+from attacker_client.oracle import Oracle
 from attacker_client.transfer_set import Images, TransferSet
 from attacker_client.wire import OracleAnswer
 
 _BLOCK = 16  # images encoded and looked up at a time: about a millisecond, while the others are under way
 _GARBLED_IN_A_ROW = 10
 _BAD_IN_A_ROW = 100  # bad images cost no budget: without an end, an endpoint that takes none would be asked about the whole pool
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a purpose cost, over all processes of the campaign; bytes are those of bodies.
-
-    `refused` counts answers 429 and 503; `uncertain` queries that were under way when the connection or the process ended: the endpoint may
-    have counted them.
-    """
-
-    queries_answered: int
-    queries_sent: int
-    bytes_sent: int
-    bytes_received: int
-    refused: int
-    bad_images: int
-    seconds_waiting: float
-    uncertain: int
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +70,7 @@ class LedgerBuyer:
         self._denied: set[int] = set()  # identities that the endpoint refused
         self._classes = 0
         self._turn = asyncio.Lock()
+        self._commits = GroupCommit(ledger)
 
     @property
     def left(self) -> int:
@@ -97,11 +81,6 @@ class LedgerBuyer:
     def identities(self) -> int:
         """As how many clients the endpoint can be asked."""
         return len(self._oracles)
-
-    @property
-    def labels(self) -> Mapping[int, str]:
-        """The classes' names by their numbers, as told so far for any purpose."""
-        return self._ledger.labels
 
     @property
     def counts(self) -> Counts:
@@ -135,14 +114,20 @@ class LedgerBuyer:
                 self._denied.clear()  # whoever buys again after that may have waited
             while True:
                 queries = self._queries(call)
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self._concurrency, n)):
-                        group.create_task(self._ask(call, queries))
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        for _ in range(min(self._concurrency, n)):
+                            group.create_task(self._ask(call, queries))
+                finally:
+                    self._ledger.commit()
                 if call.end is not None:
                     raise call.end
                 # A bad image costs nothing, so its place in the budget may be free again.
                 if len(call.digests) == n or not self._has_room():
-                    return self._transfer_set(call)
+                    told = TransferSet.told(images, [call.answers[digest] for digest in call.digests], classes=self._classes)
+                    # Not the ledger's: a resumed campaign must see as many classes at this step as the first one saw.
+                    self._classes = told.classes
+                    return told
 
     def _queries(self, call: _Call) -> Iterator[tuple[int, bytes, bytes]]:
         """Row, digest and PNG of each image that must be asked about, in order, until the budget is spent."""
@@ -193,6 +178,7 @@ class LedgerBuyer:
         """Ask about an image once, as the identity or the next one that isn't denied; False where another one must be tried."""
         asker = next(each for each in (*range(identity, self.identities), *range(identity)) if each not in self._denied)
         self._ledger.intend(digest, purpose=self._purpose, identity=self._names[asker])
+        await self._commits.done()
         cost = Tally()
         try:
             answer = await self._oracles[asker].ask(file, media_type="image/png", tally=cost)
@@ -209,6 +195,7 @@ class LedgerBuyer:
             self._ledger.answered(digest, answer, cost, purpose=self._purpose)
             call.answers[digest] = answer
             self._pay(digest)
+        self._commits.soon()
         return True
 
     def _note(self, digest: bytes, error: OracleError, cost: Tally) -> OracleError | None:
@@ -233,28 +220,3 @@ class LedgerBuyer:
         for digest in self._garbled:
             self._ledger.failed(digest, "bad", Tally(sent=1))
         self._garbled.clear()
-
-    def _transfer_set(self, call: _Call) -> TransferSet:
-        answers = [call.answers[digest] for digest in call.digests]
-        told = [entry.class_id for answer in answers if answer is not None for entry in answer.entries]
-        # Not the ledger's: a resumed campaign must see as many classes at this step as the first one saw.
-        self._classes = max(self._classes, 1 + max(told, default=-1))
-        labels = np.zeros(len(answers), np.int64)
-        scores = np.full((len(answers), self._classes), np.nan, np.float32)
-        weights = np.zeros(len(answers), np.float32)
-        for row, answer in enumerate(answers):
-            if answer is not None:
-                labels[row], weights[row] = answer.class_id, 1
-                ids = [entry.class_id for entry in answer.entries]
-                scores[row, ids] = [np.nan if entry.score is None else entry.score for entry in answer.entries]
-        return TransferSet(call.images[: len(answers)], labels, scores, weights)
-
-
-def encode(images: Images) -> list[bytes]:
-    """PNG files of images (n, S, S, 3): lossless, and little compressed because that is faster."""
-    files = []
-    for image in images:
-        file = BytesIO()
-        Image.fromarray(image).save(file, "PNG", compress_level=1)
-        files.append(file.getvalue())
-    return files

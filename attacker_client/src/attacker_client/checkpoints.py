@@ -49,12 +49,12 @@ class Checkpoints:
 
     @property
     def held_out(self) -> TransferSet | None:
-        """The rows that were held out of the first draw."""
+        """The rows that were held out of the draws so far."""
         state = self._read(_HELD_OUT)
         return None if state is None else TransferSet(*(tensor.numpy() for tensor in state["held_out"]))
 
     def hold_out(self, data: TransferSet) -> None:
-        """Keep the rows that were held out of the first draw."""
+        """Keep the rows that were held out of the draws so far."""
         arrays = (data.images, data.labels, data.scores, data.weights)
         self._write(_HELD_OUT, held_out=[torch.from_numpy(np.ascontiguousarray(array)) for array in arrays])
 
@@ -89,6 +89,12 @@ class Checkpoints:
             return None
         state: State = torch.load(path, weights_only=True, map_location="cpu")
         return state if state["key"] == self.key else None
+
+
+def forget(folder: Path) -> None:
+    """Delete the weights of all trainings in a folder, of which nobody needs any more than their histories."""
+    for file in folder.glob("fit-*/*.pt"):
+        file.unlink()
 
 
 def weights_of(student: Student) -> dict[str, Tensor]:

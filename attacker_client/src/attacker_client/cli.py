@@ -73,6 +73,9 @@ def run(
     reference: Annotated[
         str | None, typer.Option(metavar="URL|ONNX", help="The honest recognizer: an endpoint, a model or a bundle.")
     ] = None,
+    reference_key: Annotated[
+        str | None, typer.Option(envvar="ATTACKER_CLIENT_REFERENCE_KEY", help="Sent to the reference as Authorization: Bearer KEY.")
+    ] = None,
     evaluation: Annotated[
         int, typer.Option(min=1, help="Queries to measure with, counted apart; as many again with --test-images.")
     ] = 1_000,
@@ -102,7 +105,9 @@ def run(
     )  # fmt: skip
     going_on = f"What was bought is kept in {out}. To go on, give the same command with --resume."
     try:
-        result = asyncio.run(campaigns.run(campaign, out=out, resume=resume, keys=api_key or (), concurrency=concurrency))
+        result = asyncio.run(
+            campaigns.run(campaign, out=out, resume=resume, keys=api_key or (), reference_key=reference_key, concurrency=concurrency)
+        )
     except (campaigns.CampaignError, ImagesError, StudentError, UnusableReference, LedgerError) as error:
         complaints.print(escape(f"attacker-client: {error}"), soft_wrap=True)
         raise typer.Exit(EXIT_USAGE) from error

@@ -1,82 +1,75 @@
 """The wires to an endpoint: kept-alive HTTP/1.1 connections, one request at a time on each.
 
-httpx's own pool looks at all its connections, with a system call each, on every request: at 32 of them that costs several times what the
-request does. Here a free connection is taken from a stack, below httpx, from the layer that httpx itself stands on.
+A general HTTP client costs a third of the CPU time that an endpoint takes to answer, and keeps one on the same machine waiting. Here a
+request is one write of finished bytes. No proxies, no redirects, no codings.
 """
 
+import asyncio
 import ssl
 from functools import cache
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import httpcore
 import httpx
 
-from attacker_client import wire
+from attacker_client.http11 import Connection, NoAnswer, Response
 
-Header = tuple[bytes, bytes]
+_IDLE_SECONDS = 2.0  # below any server's keep-alive: while a student trains nobody notices that a free connection was closed
 
 
 class Connections:
-    """Send POST requests to one address, from one source address, on as many connections as there are requests at a time.
+    """Send requests to the host of a URL, from one source address, on as many connections as there are requests at a time.
 
-    A proxy named in the environment is used, but not for loopback: it would look for that on its own machine.
+    `timeout` bounds in seconds how long a connection takes to be made, and how long a response takes to have come whole.
     """
 
     def __init__(self, url: str, *, local_address: str | None = None, timeout: float = 30.0) -> None:
-        self._url = httpcore.URL(url)
-        self._local_address = local_address
-        self._proxy = _proxy_for(url)
-        self._options = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)}
-        self._free: list[httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy] = []
+        parts = urlsplit(url)
+        assert parts.hostname is not None, url
+        secure = parts.scheme == "https"
+        self._host, self._port = parts.hostname, parts.port or (443 if secure else 80)
+        self._secure = secure
+        self._local_address = None if local_address is None else (local_address, 0)
+        self._timeout = timeout
+        self._free: list[Connection] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         while self._free:
-            await self._free.pop().aclose()
+            self._free.pop().close()
+        await asyncio.sleep(0)  # a transport is closed in the loop's next turn
 
-    async def post(self, body: bytes, headers: list[Header]) -> httpcore.Response:
-        """Send a request and read its whole response. Raises httpcore's exceptions; a broken connection is not used again."""
-        connection = await self._take()
-        try:
-            response = await connection.handle_async_request(
-                httpcore.Request("POST", self._url, headers=headers, content=body, extensions=self._options)
-            )
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-        except BaseException:
-            await connection.aclose()
-            raise
-        self._free.append(connection)
+    async def post(self, request: bytes) -> Response:
+        """Send a finished request and read its whole response. Raises NoAnswer; a broken connection is not used again."""
+        connection = self._idle() or await self._opened()
+        response = await connection.exchange(request, timeout=self._timeout)
+        if not connection.closed:
+            self._free.append(connection)
         return response
 
-    async def _take(self) -> httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy:
+    def _idle(self) -> Connection | None:
         while self._free:
             connection = self._free.pop()
-            if isinstance(connection, httpcore.AsyncHTTPProxy) or (connection.is_idle() and not connection.has_expired()):
+            if not connection.closed and connection.idle_seconds < _IDLE_SECONDS:
                 return connection
-            await connection.aclose()
-        secure = _tls() if self._url.scheme == b"https" else None
-        if self._proxy is not None:
-            return httpcore.AsyncHTTPProxy(self._proxy, ssl_context=secure, max_connections=1)
-        return httpcore.AsyncHTTPConnection(self._url.origin, ssl_context=secure, local_address=self._local_address)
+            connection.close()
+        return None
+
+    async def _opened(self) -> Connection:
+        try:
+            async with asyncio.timeout(self._timeout):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    Connection, self._host, self._port, ssl=tls() if self._secure else None, local_addr=self._local_address
+                )
+        except OSError as error:  # TimeoutError and those of TLS are some
+            raise NoAnswer(f"no connection ({type(error).__name__}: {error})") from error
+        return connection
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
+    """Whom to trust: the certificates of SSL_CERT_FILE or SSL_CERT_DIR, where these are set, else those that come with httpx."""
     return httpx.create_ssl_context()
-
-
-def _proxy_for(url: str) -> str | None:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if wire.is_loopback(url) or proxy_bypass(host):
-        return None
-    proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")

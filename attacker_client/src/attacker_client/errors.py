@@ -7,7 +7,7 @@ OracleError
 ├── Garbled       an answer came that is not the wire format: another status, or a body that can't be read
 └── Unanswered    of many images none got an answer, each for a reason of its own
 
-LedgerError       the ledger of what was bought belongs to another campaign
+LedgerError       the ledger of what was bought belongs to another campaign, or can't be written
 """
 
 
@@ -48,4 +48,4 @@ class Unanswered(OracleError):  # noqa: N818 - reads as what happened
 
 
 class LedgerError(Exception):
-    """The ledger can't be used for this campaign: it belongs to another one, or another process writes it."""
+    """The ledger can't be used for this campaign: it belongs to another one, another process writes it, or the disk takes no more."""

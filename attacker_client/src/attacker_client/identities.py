@@ -47,6 +47,8 @@ def identities(count: int, *, api_keys: Sequence[str] = (), url: str, forwarded_
 
 
 def _authorization(key: str) -> dict[str, str]:
+    if not key.isprintable():
+        raise ValueError("an API key is one line of printable characters")
     return {"Authorization": f"Bearer {key}"}
 
 

@@ -37,7 +37,7 @@ class Pools:
 def choose(spec: str, *, size: int, seed: int) -> Pools:
     """The pools of `DIR`, `builtin` or `torchvision:NAME`, at `size` pixels a side; raises ImagesError.
 
-    Of a folder or a torchvision set a tenth of the images, at most 2,000, is held out for measuring; `seed` says which.
+    Of a folder or a torchvision set a tenth of the images, at most 2,000, is held out for measuring; `seed` alone says which.
     """
     if spec == "builtin":
         return Pools(*builtin_pools(size, seed=seed))
@@ -49,7 +49,7 @@ def choose(spec: str, *, size: int, seed: int) -> Pools:
 class ListedPool:
     """Images read one by one when they are asked for, brought to one size.
 
-    An image that can't be read is left out: its row shows the next one that can. `skipped` names what was left out so far.
+    An image that can't be read is left out: its row shows the pool's next one that can. `skipped` names what was left out so far.
     """
 
     def __init__(self, names: Sequence[str], read: Callable[[int], Image.Image], *, size: int, classes: NDArray[np.int64] | None) -> None:
@@ -71,6 +71,15 @@ class ListedPool:
             images[place] = self._readable(row)
         return images
 
+    def part(self, rows: NDArray[np.int64]) -> "ListedPool":
+        """Some rows as a pool of its own; what it can't read is named here too, and nothing of the other rows is shown instead."""
+        classes = None if self.classes is None else self.classes[rows]
+        some = ListedPool(
+            [self._names[row] for row in rows.tolist()], lambda row: self._read(int(rows[row])), size=self.size, classes=classes
+        )
+        some.skipped = self.skipped
+        return some
+
     def _readable(self, row: int) -> Images:
         for _ in range(len(self)):
             if row not in self._next:
@@ -81,22 +90,6 @@ class ListedPool:
                     self._next[row] = (row + 1) % len(self)
             row = self._next[row]
         raise ImagesError(f"none of the {len(self)} images can be read, {self._names[0]} for one")
-
-
-class Rows:
-    """Some rows of another pool."""
-
-    def __init__(self, pool: Pool, rows: NDArray[np.int64]) -> None:
-        self.size = pool.size
-        self.classes = None if pool.classes is None else pool.classes[rows]
-        self._pool = pool
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> Images:
-        return self._pool[self._rows[rows]]
 
 
 def folder_pool(path: Path, size: int) -> ListedPool:
@@ -172,7 +165,7 @@ def _split(pool: ListedPool, *, seed: int) -> Pools:
         raise ImagesError("one image is too few: some are held out for measuring")
     order = np.random.default_rng(seed).permutation(len(pool))
     held_out = min(max(int(HELD_OUT * len(pool)), 1), MOST_HELD_OUT)
-    return Pools(buying=Rows(pool, np.sort(order[held_out:])), evaluation=Rows(pool, order[:held_out]), skipped=pool.skipped)
+    return Pools(buying=pool.part(np.sort(order[held_out:])), evaluation=pool.part(order[:held_out]), skipped=pool.skipped)
 
 
 def _open(file: Path, size: int) -> Image.Image:

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from attacker_client.costs import Tally
 from attacker_client.errors import LedgerError
-from attacker_client.oracle import Tally
 from attacker_client.wire import Entry, OracleAnswer
 
 Purpose = Literal["attack", "evaluation", "reference"]
@@ -31,13 +31,14 @@ CREATE TABLE IF NOT EXISTS queries (
 ) WITHOUT ROWID;
 """
 _BLOCK = 500  # digests a SELECT
+_FORMAT = 3  # grows when the same image becomes another file
 
 
 class Ledger:
     """One campaign's purchases in an SQLite file, of one process at a time.
 
-    Each call is a transaction of its own, handed to the operating system before the call returns: so it outlives the process. After a power
-    cut the last ones may be missing (write-ahead log, synchronous=NORMAL).
+    What happens to queries is written in a transaction that `commit` ends: many queries share one, and only then does it outlive the
+    process, because the operating system has it. After a power cut the last ones may be missing (write-ahead log, synchronous=NORMAL).
     """
 
     def __init__(self, database: sqlite3.Connection, *, clock: Callable[[], float]) -> None:
@@ -61,6 +62,7 @@ class Ledger:
             # Two processes would buy the same images twice: the first keeps the file to itself.
             for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
                 database.execute(f"PRAGMA {pragma}")
+            _keep_to_the_format(database, path)
             database.executescript(_SCHEMA)
             ledger = cls(database, clock=clock)
             ledger._belong_to(json.loads(json.dumps(dict(campaign))), path)
@@ -84,6 +86,7 @@ class Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.commit()
         self._database.close()
 
     @property
@@ -127,9 +130,17 @@ class Ledger:
                 found[digest] = (purpose, None if answer is None else self._read(answer))
         return found
 
+    def commit(self) -> None:
+        """Make what was written outlive the process. Raises LedgerError."""
+        try:
+            if self._database.in_transaction:
+                self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LedgerError(f"the ledger can't be written: {error}") from error
+
     def intend(self, digest: bytes, *, purpose: Purpose, identity: str) -> None:
-        """Note that a query is about to be sent."""
-        self._database.execute(
+        """Note that a query is about to be sent; it may be once that is committed."""
+        self._write(
             "INSERT INTO queries (digest, purpose, identity, state, sent_at, sent) VALUES (?, ?, ?, 'intent', ?, 1) ON CONFLICT DO"
             " UPDATE SET purpose = excluded.purpose, identity = excluded.identity, state = 'intent', sent_at = excluded.sent_at,"
             " sent = sent + 1",
@@ -137,12 +148,12 @@ class Ledger:
         )
 
     def answered(self, digest: bytes, answer: OracleAnswer, cost: Tally, *, purpose: Purpose) -> None:
-        """Keep an answer."""
+        """Keep an answer; it may be used once that is committed."""
         for entry in answer.entries:
             if entry.class_id not in self._labels:
-                self._database.execute("INSERT OR REPLACE INTO labels VALUES (?, ?)", (entry.class_id, entry.label))
+                self._write("INSERT OR REPLACE INTO labels VALUES (?, ?)", (entry.class_id, entry.label))
                 self._labels[entry.class_id] = entry.label
-        self._close(digest, "answered", _write(answer), cost)
+        self._close(digest, "answered", _as_json(answer), cost)
         self._bought[purpose] = self.bought(purpose) + 1
 
     def failed(self, digest: bytes, state: Failure, cost: Tally) -> None:
@@ -151,7 +162,7 @@ class Ledger:
 
     def _close(self, digest: bytes, state: str, answer: str | None, cost: Tally) -> None:
         # The intent has counted one request already.
-        self._database.execute(
+        self._write(
             "UPDATE queries SET state = ?, answer = ?, answered_at = ?, sent = sent + ?, bytes_sent = bytes_sent + ?,"
             " bytes_received = bytes_received + ?, refused = refused + ?, seconds_waiting = seconds_waiting + ? WHERE digest = ?",
             (
@@ -173,8 +184,14 @@ class Ledger:
         return default if row is None else json.loads(row[0])
 
     def remember(self, name: str, value: Any) -> None:
-        """Keep a fact about the campaign, any JSON value: seconds spent so far, say."""
-        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        """Keep a fact about the campaign, any JSON value: seconds spent so far, say. Commits."""
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        self.commit()
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        if not self._database.in_transaction:
+            self._database.execute("BEGIN")
+        self._database.execute(statement, values)
 
     def _read(self, answer: str) -> OracleAnswer:
         told = json.loads(answer)
@@ -182,6 +199,14 @@ class Ledger:
         return OracleAnswer(told["id"], told["model"], entries)
 
 
-def _write(answer: OracleAnswer) -> str:
+def _keep_to_the_format(database: sqlite3.Connection, path: Path) -> None:
+    """Refuse a ledger whose images were other files: of what was bought nothing would be found, and the budget would be spent."""
+    began = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    if began and database.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+        raise LedgerError(f"{path} was written by another version of the client, which made other image files: finish it with that one")
+    database.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+def _as_json(answer: OracleAnswer) -> str:
     told = {"class_ids": [entry.class_id for entry in answer.entries], "scores": [entry.score for entry in answer.entries]}
     return json.dumps({"id": answer.id, "model": answer.model, **told})

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from attacker_client import wire
+from attacker_client.connections import tls
 from attacker_client.errors import Garbled, Refused, Unreachable
 from attacker_client.wire import Dialect, Entry, OracleAnswer
 
@@ -51,7 +52,7 @@ async def discover(url: str, *, headers: Mapping[str, str] | None = None, timeou
         return wire.Predict(infer)
     model = infer.removesuffix("/infer")
     try:
-        async with httpx.AsyncClient(trust_env=not wire.is_loopback(model), timeout=timeout) as http:
+        async with httpx.AsyncClient(trust_env=False, verify=tls(), timeout=timeout) as http:
             response = await http.get(model, headers=dict(headers or {}))
     except httpx.TransportError as error:
         raise Unreachable(f"{model}: {type(error).__name__}: {error}") from error

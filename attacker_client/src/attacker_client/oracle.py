@@ -3,42 +3,23 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from http import HTTPStatus
 from random import Random, SystemRandom
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
-
-import httpcore
+from urllib.parse import quote, urlsplit
 
 from attacker_client import open_inference, wire
-from attacker_client.connections import Connections, Header
+from attacker_client.connections import Connections
+from attacker_client.costs import Tally
 from attacker_client.errors import BadImage, Garbled, OracleError, Refused, Unreachable
+from attacker_client.http11 import NoAnswer, Response
 from attacker_client.wire import Dialect, OracleAnswer
 
 _DENIED = (401, 403)
 _WAIT = (429, 503)
 _FAILED = (408, 500, 502, 504)  # the endpoint's own trouble, or a proxy's before it
 _BAD_IMAGE = (413, 415, 422)
-_NO_ANSWER = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What queries cost. Bytes are those of bodies; `refused` counts answers 429 and 503, `seconds_waiting` the waits after them."""
-
-    sent: int = 0
-    answered: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    refused: int = 0
-    seconds_waiting: float = 0.0
-
-    def add(self, other: Self) -> None:
-        """Count what the other counted, too."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 class Oracle:
@@ -116,9 +97,9 @@ class Oracle:
             body, content_type = self._dialect.request(image, media_type=media_type)
         except ValueError as error:
             raise BadImage(str(error), status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE) from error
-        headers = [*self._head, (b"Content-Type", content_type.encode()), (b"Content-Length", str(len(body)).encode())]
+        request = b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, content_type.encode(), len(body), body)
         try:
-            answer = self._read(await self._send(body, headers, cost))
+            answer = self._read(await self._send(request, len(body), cost))
             cost.answered += 1
             return answer
         finally:
@@ -151,19 +132,19 @@ class Oracle:
                 group.create_task(buy())
         return answers
 
-    async def _send(self, body: bytes, headers: list[Header], cost: Tally) -> httpcore.Response:
+    async def _send(self, request: bytes, body_bytes: int, cost: Tally) -> Response:
         """The response, of whatever status that isn't tried again, after as many attempts as it took."""
         for attempt in range(1, self._attempts + 1):
             cost.sent += 1
-            cost.bytes_sent += len(body)
+            cost.bytes_sent += body_bytes
             try:
-                response = await self._connections.post(body, headers)
-            except _NO_ANSWER as error:
-                failure: Unreachable | Refused | Garbled = Unreachable(f"{self.url}: {type(error).__name__}: {error}")
+                response = await self._connections.post(request)
+            except NoAnswer as error:
+                failure: Unreachable | Refused | Garbled = Unreachable(f"{self.url}: {error}")
                 failure.__cause__ = error
                 asked_for = 0.0
             else:
-                cost.bytes_received += len(response.content)
+                cost.bytes_received += len(response.body)
                 if response.status in _FAILED:
                     failure, asked_for = Garbled(self._told(response)), 0.0
                 elif response.status in _WAIT:
@@ -179,12 +160,12 @@ class Oracle:
             await self._sleep(wait)
         raise failure
 
-    def _read(self, response: httpcore.Response) -> OracleAnswer:
+    def _read(self, response: Response) -> OracleAnswer:
         assert self._dialect is not None
         status = response.status
         if status == HTTPStatus.OK:
             try:
-                return self._dialect.read(response.content)
+                return self._dialect.read(response.body)
             except ValueError as error:
                 raise Garbled(f"{self.url}: {error}") from error
         if status in _DENIED:
@@ -193,19 +174,21 @@ class Oracle:
             raise BadImage(self._told(response), status=status)
         raise Garbled(self._told(response))
 
-    def _refused(self, response: httpcore.Response) -> Refused:
-        named = next((value.decode("latin-1") for name, value in response.headers if name.lower() == b"retry-after"), None)
-        wait = wire.read_retry_after(named, now=self._clock())
+    def _refused(self, response: Response) -> Refused:
+        wait = wire.read_retry_after(response.header(b"retry-after"), now=self._clock())
         return Refused(self._told(response), status=response.status, retry_after=wait)
 
-    def _told(self, response: httpcore.Response) -> str:
+    def _told(self, response: Response) -> str:
         """The error in words: the status and what the endpoint says about it."""
-        phrase: bytes = response.extensions.get("reason_phrase", b"")
-        return f"{self.url} answered {response.status} ({wire.read_problem(response.content) or phrase.decode('latin-1')})"
+        return f"{self.url} answered {response.status} ({wire.read_problem(response.body) or response.reason.decode('latin-1')})"
 
 
-def _head(url: str, headers: Mapping[str, str]) -> list[Header]:
-    """The headers that every request has. Host goes first; no coding is offered, so that bodies come as they are."""
-    host = urlsplit(url).netloc.rpartition("@")[2]
+def _head(url: str, headers: Mapping[str, str]) -> bytes:
+    """What begins every request. No coding is offered, so that bodies come as they are. Raises ValueError for a header of several lines."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
     every = {"Host": host, "Accept": "application/json", "User-Agent": "attacker-client", **headers}
-    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in every.items()]
+    lines = [f"POST {quote(parts.path, safe='/%:@!$&()*+,;=~')} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items())]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a header is one line: there is a line break in a key, or in the address")
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

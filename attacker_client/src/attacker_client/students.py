@@ -135,6 +135,13 @@ def batched_tensor(images: Images) -> Tensor:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Compute in bfloat16 where the device can: old CPUs would emulate it, many times slower than float32."""
-    cpu_can = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-untyped-call]
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or bool(cpu_can))
+    """Compute in bfloat16 where the device has instructions for it, else in float32: what emulates it is many times slower.
+
+    These are AMX or AVX512_BF16 on CPUs, and compute capability 8.0 (Ampere) on GPUs.
+    """
+    if device.type == "cuda":
+        can = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        can = onednn and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=can)

@@ -12,11 +12,10 @@ from PIL import Image
 from attacker_client.attacks.attack import Buyer
 from attacker_client.display import BuyingBar
 from attacker_client.ledger import Ledger
-from attacker_client.transfer_set import Images, TransferSet
+from attacker_client.transfer_set import Images, TransferSet, rounding
 
 EXAMPLES = 24
 LARGEST = 96  # pixels a side of an example
-MOST_DECIMALS = 6  # scores are float32
 
 
 class Witness:
@@ -94,15 +93,6 @@ class Witness:
                 label = int(bought.labels[row])
                 score = float(bought.scores[row, label])
                 self._examples[place : place + 1] = [(bought.images[row].copy(), label, None if np.isnan(score) else score)]
-
-
-def rounding(scores: NDArray[np.float32]) -> int:
-    """The number of decimals to which all scores (n,) are rounded; 6 stands for not rounded, since float32 shows no more."""
-    for decimals in range(MOST_DECIMALS):
-        scaled = scores.astype(np.float64) * 10**decimals
-        if np.abs(scaled - np.rint(scaled)).max() < 1e-6 * 10**decimals:
-            return decimals
-    return MOST_DECIMALS
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -20,8 +18,9 @@ from torch.nn import functional
 
 from attacker_client import holdout, students
 from attacker_client.checkpoints import Checkpoints, key_of, weights_of
+from attacker_client.epochs import one_epoch
 from attacker_client.recipes import Recipe
-from attacker_client.students import Student, StudentError, batched_tensor, mixed_precision
+from attacker_client.students import Student, StudentError
 from attacker_client.transfer_set import TransferSet
 
 if TYPE_CHECKING:  # the table of attacks imports attacks that import this module
@@ -29,7 +28,7 @@ if TYPE_CHECKING:  # the table of attacks imports attacks that import this modul
 
 Row = dict[str, float]
 """What is known of an epoch: its number (from 1), `epochs`, `loss` where there was anything to learn, and on held-out rows
-`holdout_fidelity`, and `holdout_overlap` or, where the loss is not cross-entropy, `holdout_loss`."""
+`holdout_rows`, `holdout_fidelity`, and `holdout_overlap` or, where the loss is not cross-entropy, `holdout_loss`."""
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -52,9 +51,12 @@ class StudentTrainer:
 
     The epoch is chosen on held-out transfer data, never on a test set: the one whose answers overlap most with the targets, the mean of
     sum_c min(p_c, t_c), which is 1 less their total variation distance; under another loss than cross-entropy, by which answers are not
-    what the student should say, the one of the lowest held-out loss. `hard` learns the labels even where scores were told. `epochs`
-    replaces the recipe's number. `on_epoch` gets a row an epoch once the epoch is safe on disk; an exception from it stops the
-    training, and the same call goes on there. Students are the same for the same seed on one machine.
+    what the student should say, the one of the lowest held-out loss. Of a training on a draw rows of every draw are held out until there
+    are enough, and an epoch is compared with those that were judged by at least half as many.
+
+    `hard` learns the labels even where scores were told. `epochs` replaces the recipe's number. `on_epoch` gets a row an epoch once the
+    epoch is safe on disk; an exception from it stops the training, and the same call goes on there. Students are the same for the same
+    seed on one machine.
     """
 
     def __init__(
@@ -76,10 +78,9 @@ class StudentTrainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._calls = itertools.count(1)
 
-    @property
-    def draws(self) -> int:
-        """How many epochs a training on a draw has at most: a recipe that asks for fewer over larger sets can't know how large it gets."""
-        return self.epochs or self.recipe.epochs
+    def epochs_for(self, rows: int) -> int:
+        """How many epochs a training on so many rows has."""
+        return self.epochs or self.recipe.epochs_for(rows)
 
     def with_loss(self, loss: Loss) -> StudentTrainer:
         """The same trainer with another loss than cross-entropy; the two number their calls together."""
@@ -87,23 +88,24 @@ class StudentTrainer:
         other.loss = loss
         return other
 
-    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
+    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None, epochs: int | None = None) -> Student:
         """Train a student on a transfer set, or on a fresh one an epoch; `start` is one to go on from instead of fresh weights.
 
-        Rows of weight 0 are left out. Returns the student in evaluation mode. Raises StudentError where there is nothing to learn from.
+        A draw ends after `epochs`, or after the trainer's own number if that is smaller. Rows of weight 0 are left out. Returns the student
+        in evaluation mode. Raises StudentError where there is nothing to learn from.
         """
         assert start is None or (start.name, start.size, start.pretrained) == (self.student, self.size, self.pretrained), start
-        checkpoints = Checkpoints(self.checkpoints / f"fit-{next(self._calls):04d}", self._key(data, start))
+        checkpoints = Checkpoints(self.checkpoints / f"fit-{next(self._calls):04d}", self._key(data, start, epochs))
         if (finished := checkpoints.finished) is not None:
             return self._restored(finished).eval()
         if isinstance(data, TransferSet):
             fitting, held_out = holdout.split(data.rows(data.weights > 0), seed=self.seed)
-            draw, epochs = None, self.epochs or self.recipe.epochs_for(len(data))
+            draw, epochs = None, self.epochs_for(len(data))
             if len(fitting) == 0:
                 raise StudentError("nothing to learn from: no image got an answer that counts")
         else:
             fitting, held_out = TransferSet.empty(self.size), checkpoints.held_out or TransferSet.empty(self.size)
-            draw, epochs = data, self.draws
+            draw, epochs = data, min(epochs or self.recipe.epochs, self.epochs or epochs or self.recipe.epochs)
         last = checkpoints.last
         run = self._begin(start, classes=fitting.classes, held_out=held_out) if last is None else self._resume(last, held_out)
         with Progress(
@@ -119,10 +121,18 @@ class StudentTrainer:
                     progress.start()
                     if len(drawn) == 0:
                         break
-                    fitting = self._without_held_out(run, drawn.rows(drawn.weights > 0), checkpoints)
+                    fitting, held_out = holdout.more(drawn.rows(drawn.weights > 0), run.held_out, seed=self.seed)
+                    if len(held_out) > len(run.held_out):
+                        run.held_out = held_out
+                        checkpoints.hold_out(held_out)
                 if fitting.classes > run.network.classes:
                     self._widen(run, fitting.classes, fresh=start is None and not run.history)
-                row = {"epoch": epoch + 1, "epochs": epochs, **self._epoch(run, fitting, epoch, epochs)}
+                row: Row = {"epoch": epoch + 1, "epochs": epochs}
+                if len(fitting):
+                    row["loss"] = one_epoch(
+                        run.network, run.optimizer, fitting, recipe=self.recipe, loss=self.loss, hard=self.hard, epoch=epoch, epochs=epochs,
+                        seed=self.seed, device=self.device,
+                    )  # fmt: skip
                 loss = None if self.loss is soft_cross_entropy else self.loss
                 row |= holdout.measured(run.network, run.held_out, hard=self.hard, loss=loss)
                 run.history.append(row)
@@ -137,18 +147,11 @@ class StudentTrainer:
         checkpoints.finish(weights_of(student))
         return student.eval()
 
-    def _key(self, data: TransferSet | Draw, start: Student | None) -> str:
+    def _key(self, data: TransferSet | Draw, start: Student | None, epochs: int | None) -> str:
         """A digest of all that decides the outcome, as far as it is known beforehand: a drawn set is not."""
         loss = getattr(self.loss, "__qualname__", None) or repr(self.loss)  # a function's repr holds its address
-        options = (self.student, self.recipe, self.size, self.seed, self.hard, self.pretrained, self.epochs, loss)
+        options = (self.student, self.recipe, self.size, self.seed, self.hard, self.pretrained, self.epochs, epochs, loss)
         return key_of(options, data if isinstance(data, TransferSet) else None, start)
-
-    def _without_held_out(self, run: _Run, drawn: TransferSet, checkpoints: Checkpoints) -> TransferSet:
-        """Hold out a share of the first draw; images among it that come again later are not learned either."""
-        if not run.history:
-            drawn, run.held_out = holdout.split(drawn, seed=self.seed)
-            checkpoints.hold_out(run.held_out)
-        return holdout.without(drawn, run.held_out)
 
     def _begin(self, start: Student | None, *, classes: int, held_out: TransferSet) -> _Run:
         if start is None:
@@ -169,37 +172,9 @@ class StudentTrainer:
         wider = self._begin(None if fresh else run.network, classes=classes, held_out=run.held_out)
         run.network, run.optimizer = wider.network, wider.optimizer
 
-    def _epoch(self, run: _Run, data: TransferSet, epoch: int, epochs: int) -> Row:
-        """One pass over all rows; its randomness is the seed's and the epoch's alone, so that a resumed one is the same."""
-        if len(data) == 0:
-            return {}
-        random = np.random.default_rng((self.seed, epoch))
-        targets = torch.from_numpy(data.targets(classes=run.network.classes, hard=self.hard))
-        weights = torch.from_numpy(data.weights / data.weights.mean())
-        batches = list(_batches(len(data), self.recipe.batch, random))
-        cuda = [self.device.index or 0] if self.device.type == "cuda" else []
-        losses = []
-        run.network.train()
-        with torch.random.fork_rng(devices=cuda), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            torch.manual_seed(int(random.integers(2**62)))  # dropout has no generator of its own
-            for step, rows in enumerate(batches):
-                for group in run.optimizer.param_groups:
-                    group["lr"] = self.recipe.lr * self.recipe.schedule.at(epoch + step / len(batches), epochs)
-                pixels = self.recipe.augmentation(batched_tensor(data.images[rows]).to(self.device), random)
-                target, weight = targets[rows].to(self.device), weights[rows].to(self.device)
-                with mixed_precision(self.device):
-                    logits = run.network(pixels.contiguous(memory_format=torch.channels_last))
-                loss = (weight * self.loss(logits.float(), target)).mean()
-                run.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                run.optimizer.step()
-                losses.append(loss.item())
-        return {"loss": float(np.mean(losses))}
-
     def _keep(self, run: _Run, checkpoints: Checkpoints) -> None:
-        ranks = [holdout.rank(row) for row in run.history]
         checkpoints.keep(
-            best=run.network if ranks[-1] >= max(ranks) else None, history=run.history, student=weights_of(run.network),
+            best=run.network if holdout.is_best(run.history) else None, history=run.history, student=weights_of(run.network),
             optimizer=run.optimizer.state_dict(),
         )  # fmt: skip
 
@@ -214,11 +189,3 @@ class StudentTrainer:
         student = students.build(self.student, classes=classes, size=self.size, seed=self.seed, pretrained=self.pretrained, download=False)
         student.load_state_dict(state)
         return student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _batches(n: int, batch: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """All rows in a random order, in batches of nearly equal size; never one row alone, of which batch norm can't learn."""
-    order = random.permutation(n)
-    if n == 1:
-        order = np.zeros(2, np.int64)
-    yield from np.array_split(order, -(-len(order) // max(batch, 2)))

@@ -7,7 +7,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from attacker_client.wire import OracleAnswer
+
 Images = NDArray[np.uint8]  # (n, S, S, 3), RGB
+MOST_DECIMALS = 6  # scores are float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,20 @@ class TransferSet:
         return np.where(hard | ~told.any(axis=1, keepdims=True), one_hot, soft).astype(np.float32)
 
     @classmethod
+    def told(cls, images: Images, answers: Sequence[OracleAnswer | None], *, classes: int = 0) -> Self:
+        """The answers to the first of the images (n, S, S, 3), in their order, None for one that got none; at least `classes` classes."""
+        width = max([classes, *(1 + entry.class_id for answer in answers if answer is not None for entry in answer.entries)])
+        labels = np.zeros(len(answers), np.int64)
+        scores = np.full((len(answers), width), np.nan, np.float32)
+        weights = np.zeros(len(answers), np.float32)
+        for row, answer in enumerate(answers):
+            if answer is not None:
+                labels[row], weights[row] = answer.class_id, 1
+                _, ids, values = zip(*answer.entries, strict=True)
+                scores[row, ids] = values  # None becomes NaN
+        return cls(images[: len(answers)], labels, scores, weights)
+
+    @classmethod
     def empty(cls, size: int) -> Self:
         """No images of `size` pixels a side."""
         return cls(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.int64), np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
@@ -77,3 +94,12 @@ class TransferSet:
             np.concatenate(scores),
             np.concatenate([part.weights for part in parts]),
         )
+
+
+def rounding(scores: NDArray[np.float32]) -> int:
+    """The number of decimals to which all scores (n,) are rounded; 6 stands for not rounded, since float32 shows no more."""
+    for decimals in range(MOST_DECIMALS):
+        scaled = scores.astype(np.float64) * 10**decimals
+        if np.abs(scaled - np.rint(scaled)).max() < 1e-6 * 10**decimals:
+            return decimals
+    return MOST_DECIMALS

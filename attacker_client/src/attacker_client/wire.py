@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 MOST_CLASSES = 100_000  # above any recognizer's; every answer bought has a column a class
 _OPENINGS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One class of an answer; `score` is None where the endpoint tells labels only."""
+class Entry(NamedTuple):
+    """One class of an answer; `score` is None where the endpoint tells labels only. A tuple: every answer has ten or a thousand."""
 
     label: str
     class_id: int

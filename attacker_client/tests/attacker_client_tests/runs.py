@@ -30,9 +30,10 @@ def a_run(**changes: Any) -> dict[str, Any]:
         "bytes_sent": 1_234_567, "bytes_received": 98_765, "uncertain": 0,
         "epochs": [{"fit": 1, "epoch": n, "epochs": 3, "loss": 2.0 / n, "holdout_fidelity": 0.2 * n} for n in (1, 2, 3)],
         "student": "small", "recipe": "fast", "options": {}, "images": "builtin", "size": 16, "hard_labels": False, "pretrained": False,
-        "seed": 0, "target": "http://127.0.0.1:8000/predict", "identities": 1,
+        "seed": 0, "target": "http://127.0.0.1:8000/predict", "identities": 1, "forwarded_for": False, "epochs_asked_for": None,
+        "test_images": None, "reference": None,
         "findings": {"clusters_used": 7, "sybil": {"by": "random"}, "drawn": [1, 2.5], "flagged": True},
-        "versions": {"attacker-client": "0.2.0", "torch": "2.12.0", "python": "3.11.7"}, "device": "CPU, 2 threads",
+        "versions": {"attacker-client": "0.3.0", "torch": "2.12.0", "python": "3.11.7"}, "device": "CPU, 2 threads",
         "finished": "2026-11-21T12:00:00+00:00", "command": "attacker-client run http://127.0.0.1:8000/predict --attack standard",
         "examples": [{"png": png, "label": "cat", "score": 0.91}, {"png": png, "label": "<b>dog</b>", "score": None}],
         "told": {

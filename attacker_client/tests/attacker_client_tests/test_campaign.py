@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from attacker_client.attacks import ATTACKS, WRAPPERS
-from attacker_client.campaign import Campaign, CampaignError, check, command, run
+from attacker_client.campaign import Campaign, CampaignError, check, run
 from attacker_client.errors import LedgerError, OracleError, Refused
 from attacker_client.ledger import Ledger
+from attacker_client.records import command
+from attacker_client.references import UnusableReference
 from attacker_client.stopwatch import Stopwatch
 from attacker_client.students import StudentError
 
@@ -66,6 +68,11 @@ def campaign(url: str, **changes: object) -> Campaign:
     return replace(small, **changes)  # type: ignore[arg-type]
 
 
+def kept(folder: Path) -> list[str]:
+    """All that is in a folder."""
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
+
+
 @pytest.fixture
 def colours(tmp_path: Path) -> Path:
     """Test images in folders: two of the victim's classes, and one that it doesn't know."""
@@ -106,6 +113,47 @@ async def test_what_it_leaves(serve: Serve, tmp_path: Path, colours: Path) -> No
     assert len(honest.asked) == 40
     assert again.run["fidelity"] == written["fidelity"] and again.run["queries_answered"] == 60
     assert again.run["seconds"] > written["seconds"], "the time before counts"
+    assert again.run["epochs"] == written["epochs"]
+
+
+async def test_a_finished_campaign_keeps_one_student(serve: Serve, tmp_path: Path) -> None:
+    """Of all its trainings a finished campaign keeps the curves and the last student, and is not trained again when it is resumed."""
+    asked = campaign(serve(Victim()), attack="active", options={"rounds": "2"})
+    result = await run(asked, out=tmp_path / "out")
+    assert {row["fit"] for row in result.run["epochs"]} == {1, 2}
+    assert kept(tmp_path / "out" / "checkpoints") == ["fit-0001", "fit-0001/history.json", "fit-0002", "fit-0002/history.json"]
+    again = await run(asked, out=tmp_path / "out", resume=True)
+    assert len(kept(tmp_path / "out" / "checkpoints")) == 4, "nothing was trained"
+    assert again.run["fidelity"] == result.run["fidelity"] and again.run["findings"] == result.run["findings"]
+
+
+async def test_a_reference_may_want_a_key(serve: Serve, tmp_path: Path) -> None:
+    """The reference is asked with its own key, which is neither the target's nor written down."""
+    keys: list[str | None] = []
+
+    async def honest(request: Request) -> Response:
+        keys.append(request.headers.get("authorization"))
+        return await Victim()(request)
+
+    asked = campaign(serve(Victim()), reference=serve(honest))
+    await run(asked, out=tmp_path / "out", keys=["mine"], reference_key="the secret of the other")
+    assert set(keys) == {"Bearer the secret of the other"}
+    written = [tmp_path / "out" / name for name in kept(tmp_path / "out")]
+    assert not [file for file in written if file.is_file() and b"the secret of the other" in file.read_bytes()]
+
+
+async def test_what_is_refused_leaves_nothing(serve: Serve, tmp_path: Path) -> None:
+    """A campaign that can't be gone on with, or whose reference can't be used, makes no file."""
+    url = serve(Victim())
+    asked = campaign(url, attack="probe", budget=20)
+    await run(asked, out=tmp_path / "out")
+    before = kept(tmp_path / "out")
+    with pytest.raises(LedgerError, match="reference"):
+        await run(replace(asked, reference=url), out=tmp_path / "out", resume=True)
+    assert kept(tmp_path / "out") == before
+    with pytest.raises(UnusableReference):
+        await run(replace(asked, reference=str(tmp_path / "nothing.onnx")), out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 async def test_a_student_learns(serve: Serve, tmp_path: Path) -> None:

@@ -16,20 +16,44 @@ def test_names_say_what_differs() -> None:
     assert names([a_run(), a_run(seed=2)]) == ["standard, seed 0", "standard, seed 2"]
     hard = names([a_run(), a_run(hard_labels=True, options={"rounds": "3"})])
     assert hard == ["standard", "standard, rounds=3, labels only"]
+    more = names([a_run(), a_run(pretrained=True, epochs_asked_for=5, test_images="tests", reference="b.onnx", forwarded_for=True)])
+    assert more == ["standard", "standard, pretrained, epochs 5, by X-Forwarded-For, tested on tests, reference b.onnx"]
+
+
+def test_runs_of_older_clients() -> None:
+    """What an older client didn't write is as if it had not been asked for."""
+    old = {name: value for name, value in a_run().items() if name not in ("epochs_asked_for", "reference", "forwarded_for", "test_images")}
+    assert names([old, a_run()]) == ["standard", "standard"]
+    assert page([old])
 
 
 def test_curves_join_budgets() -> None:
     """Runs that differ by the budget alone are one line in the order of their queries; a run without the measure is not on it."""
-    runs = [a_run(queries_answered=900, fidelity=measured(0.8)), a_run(queries_answered=100, fidelity=measured(0.4)), a_run(fidelity=None)]
+    runs = [
+        a_run(budget=900, queries_answered=900, fidelity=measured(0.8)),
+        a_run(queries_answered=100, fidelity=measured(0.4)),
+        a_run(fidelity=None),
+    ]
     assert {name: [(queries, one["value"]) for queries, one in points] for name, points in curves(runs, "fidelity").items()} == {
         "standard": [(100, 0.4), (900, 0.8)]
     }
 
 
+def test_seeds_are_one_curve() -> None:
+    """Runs that differ by their seed alone are a point: their mean, and bounds that are the lowest and the highest."""
+    runs = [a_run(seed=n, queries_answered=480 + n, fidelity=measured(value)) for n, value in enumerate((0.5, 0.8, 0.6))]
+    drawn = curves([*runs, a_run(budget=900, queries_answered=900, fidelity=measured(0.9))], "fidelity")
+    assert list(drawn) == ["standard"]
+    (queries, mean), (most, alone) = drawn["standard"]
+    assert (queries, most) == (481, 900)
+    assert mean == {"value": pytest.approx(19 / 30), "low": 0.5, "high": 0.8, "seeds": 3}
+    assert alone == measured(0.9)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_page(count: int) -> None:
     """Each measure that a run has gets a curve and bars, and each run a row."""
-    runs = [a_run(queries_answered=100 * n + 100, fidelity=measured(0.3 * n + 0.1)) for n in range(count)]
+    runs = [a_run(budget=100 * n + 100, queries_answered=100 * n + 100, fidelity=measured(0.3 * n + 0.1)) for n in range(count)]
     html = page(runs)
     assert len(re.findall(r"<svg", html)) == 4, "fidelity and accuracy"
     assert html.count("<tr><td>standard") == count

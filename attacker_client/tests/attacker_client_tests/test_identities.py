@@ -85,3 +85,9 @@ def test_more_than_can_be_made(count: int, options: dict[str, Any], text: str) -
     """Too many identities are refused, with what is missing."""
     with pytest.raises(ValueError, match=text):
         identities(count, **options)
+
+
+def test_a_key_is_one_line() -> None:
+    """A line break in a key, as a file may end with, would begin another header."""
+    with pytest.raises(ValueError, match="one line"):
+        identities(1, url=LOOPBACK, api_keys=["secret\n"])

@@ -46,6 +46,21 @@ def test_broken_files_are_left_out(tree: Path) -> None:
     assert [Path(name).name for name in pool.skipped] == ["0.png", "1.png"]
 
 
+def test_what_is_held_out_does_not_hang_on_what_can_be_read(tree: Path) -> None:
+    """A broken file changes its own row only, is counted, and never shows one of the images that are measured with."""
+    whole = choose(str(tree), size=16, seed=3)
+    held_out = {image.tobytes() for image in whole.evaluation[np.arange(3)]}
+    before = whole.buying[np.arange(27)]
+    broken = [file for file in sorted(tree.rglob("*.*")) if file.suffix != ".webp"]
+    for file in broken:
+        file.write_bytes(b"no image")
+    pools = choose(str(tree), size=16, seed=3)
+    after = pools.buying[np.arange(27)]
+    assert not held_out & {image.tobytes() for image in after}
+    assert {image.tobytes() for image in after} < {image.tobytes() for image in before}
+    assert 17 <= len(pools.skipped) <= 20 and set(pools.skipped) <= {str(file) for file in broken}
+
+
 def test_no_image_can_be_read(tmp_path: Path) -> None:
     """A folder of broken files only is an error, not an endless search."""
     for row in range(3):

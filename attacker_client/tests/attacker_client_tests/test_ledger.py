@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from attacker_client.costs import Tally
 from attacker_client.errors import LedgerError
 from attacker_client.ledger import Ledger
-from attacker_client.oracle import Tally
 from attacker_client.wire import Entry, OracleAnswer
 
 CAMPAIGN = {"target": "http://127.0.0.1:8000/predict", "attack": "standard", "seed": 0}
@@ -86,6 +86,31 @@ def test_what_is_no_ledger(tmp_path: Path) -> None:
     with pytest.raises(LedgerError):
         Ledger.open(path, CAMPAIGN, resume=True)
     assert path.read_text().startswith("a shopping list")
+
+
+def test_a_transaction_that_was_not_committed_is_lost_whole(tmp_path: Path) -> None:
+    """A process that dies before `commit` leaves what it wrote before the last one, and nothing of what it wrote after."""
+    path = tmp_path / "ledger.sqlite"
+    code = (
+        "import os, sys; from pathlib import Path; from attacker_client.ledger import Ledger; ledger = Ledger.open(Path(sys.argv[1]), {},"
+        " resume=False); ledger.intend(b'1', purpose='attack', identity='a'); ledger.commit();"
+        " ledger.intend(b'2', purpose='attack', identity='a'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
+    with Ledger.open(path, {}, resume=True) as ledger:
+        assert ledger.uncertain("attack") == 1
+
+
+def test_a_ledger_of_other_files_is_refused(tmp_path: Path) -> None:
+    """A ledger that an earlier version began holds digests of other files: nothing that it bought would be found."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger.open(path, CAMPAIGN, resume=False):
+        pass
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 0")
+    database.close()
+    with pytest.raises(LedgerError, match="another version"):
+        Ledger.open(path, CAMPAIGN, resume=True)
 
 
 def test_many_answers(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from attacker_client import students
 from attacker_client.architectures import STUDENTS
-from attacker_client.students import StudentError, batched_tensor, build
+from attacker_client.students import StudentError, batched_tensor, build, mixed_precision
 
 
 def pictures(n: int, size: int) -> np.ndarray:
@@ -120,3 +120,24 @@ def test_pixels_become_numbers_from_0_to_1() -> None:
     images[0, 2, 3, 1] = 255
     pixels = batched_tensor(images)
     assert pixels.shape == (1, 3, 16, 16) and pixels[0, 1, 2, 3] == 1 and pixels.sum() == 1
+
+
+BFLOAT16_INSTRUCTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+
+
+@pytest.mark.parametrize("instructions", [*BFLOAT16_INSTRUCTIONS, ""])
+def test_bfloat16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, instructions: str) -> None:
+    """Matrix products are in bfloat16 with AMX or AVX512_BF16, and in float32 on a processor that would emulate it."""
+    for name in BFLOAT16_INSTRUCTIONS:
+        monkeypatch.setattr(torch.cpu, name, lambda has=name == instructions: has)
+    with mixed_precision(torch.device("cpu")):
+        assert torch.nn.Linear(4, 4)(torch.ones(1, 4)).dtype == (torch.bfloat16 if instructions else torch.float32)
+
+
+@pytest.mark.parametrize("compute_capability", [7.5, 8.0])
+def test_bfloat16_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch, compute_capability: float) -> None:
+    """GPUs before Ampere would emulate it too."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: including_emulation or compute_capability >= 8)
+    monkeypatch.setattr(torch, "autocast", lambda kind, *, dtype, enabled: (kind, dtype, enabled))
+    chosen: object = mixed_precision(torch.device("cuda"))
+    assert chosen == ("cuda", torch.bfloat16, compute_capability >= 8)

@@ -80,17 +80,27 @@ def k_center(points: NDArray[np.float32], centers: NDArray[np.float32], k: int) 
 
     A 2-approximation of the cover with the smallest radius. Fewer than k where there are no more points.
     """
+    norms, others = _norms(points), _norms(centers)
     nearest = np.full(len(points), np.inf, np.float32)
     for start in range(0, len(centers), _AT_A_TIME):
-        nearest = np.minimum(nearest, _squares(points, centers[start : start + _AT_A_TIME]).min(axis=1))
+        some = slice(start, start + _AT_A_TIME)
+        nearest = np.minimum(nearest, _squares(points, norms, centers[some], others[some]).min(axis=1))
     chosen: list[int] = []
     for _ in range(min(k, len(points))):
-        chosen.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, _squares(points, points[chosen[-1:]])[:, 0])
-        nearest[chosen[-1]] = -1
+        last = int(nearest.argmax())
+        chosen.append(last)
+        nearest = np.minimum(nearest, _squares(points, norms, points[last : last + 1], norms[last : last + 1])[:, 0])
+        nearest[last] = -1
     return np.array(chosen, np.int64)
 
 
-def _squares(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def _norms(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squared lengths (n,), taken once: every point that is chosen is compared with all others."""
+    return np.asarray(np.einsum("nd,nd->n", points, points))
+
+
+def _squares(
+    a: NDArray[np.float32], a_norms: NDArray[np.float32], b: NDArray[np.float32], b_norms: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Squared distances of a (n, d) to b (m, d): (n, m)."""
-    return np.asarray(np.clip((a**2).sum(axis=1)[:, None] - 2 * a @ b.T + (b**2).sum(axis=1), 0, None))
+    return np.asarray(np.clip(a_norms[:, None] - 2 * a @ b.T + b_norms, 0, None))

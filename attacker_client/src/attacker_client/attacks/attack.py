@@ -60,14 +60,14 @@ class Buyer(Protocol):
 class Trainer(Protocol):
     """Make students, the same from the same data."""
 
-    @property
-    def draws(self) -> int:
-        """How many epochs a training on a draw has at most."""
+    def epochs_for(self, rows: int) -> int:
+        """How many epochs a training on so many rows has."""
         ...
 
-    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
+    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None, epochs: int | None = None) -> Student:
         """Train a student on a transfer set, or on a fresh one an epoch; `start` is one to go on from instead of fresh weights.
 
+        A training on a draw has `epochs` epochs, which only the attack knows that draws; by default the recipe's largest number.
         Keeps checkpoints: the same call with the same data after an interruption goes on, or gives back what it gave.
         """
         ...

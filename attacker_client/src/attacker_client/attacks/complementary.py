@@ -104,17 +104,16 @@ class CorrectingTrainer:
     findings: dict[str, Any] = field(kw_only=True)
     loss: Loss = soft_cross_entropy
 
-    @property
-    def draws(self) -> int:
+    def epochs_for(self, rows: int) -> int:
         """As the inner trainer's."""
-        return self.inner.draws
+        return self.inner.epochs_for(rows)
 
-    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
+    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None, epochs: int | None = None) -> Student:
         """Estimate the transition, then fit through it; a set too small to be split is taken as it is."""
         forward = ForwardLoss(self.loss)
         trainer = self.inner.with_loss(forward)
         if not isinstance(data, TransferSet):
-            return await trainer.fit(self._watched(data, forward), start=start)
+            return await trainer.fit(self._watched(data, forward), start=start, epochs=epochs)
         if (data.weights > 0).sum() >= 2 * self.options.folds and data.classes >= 2:
             plain = self.inner.with_loss(self.loss)
             rows, predicted = await out_of_sample(plain, data, folds=self.options.folds, seed=self.seed)

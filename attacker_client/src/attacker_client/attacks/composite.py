@@ -22,10 +22,11 @@ class Composite:
     Dirichlet(1, ..., 1), which is even over all ratios that sum to 1. y is the endpoint's answer: its scores where told, else its label.
 
     `mode`:
-    - equal-budget: to be compared with an attack that asks as often. Each of the first `epochs` epochs draws budget / `epochs` fresh
-      composites (of all epochs, where the training has fewer), and every epoch trains on all bought so far: a thief keeps what he paid for.
-    - paper-budget: every epoch trains on fresh composites only, `scale` * `per_epoch` of them (1,000,000 in the paper, 10^8 in all), and
-      the training ends with the budget.
+    - equal-budget: to be compared with an attack that asks as often. Each of the first `epochs` epochs (of at most half of the training's)
+      draws as many fresh composites, and every epoch trains on all bought so far: a thief keeps what he paid for. The training has the
+      epochs that its recipe gives a set as large as the budget.
+    - paper-budget: every epoch trains on fresh composites only, `scale` * `per_epoch` of them (1,000,000 in the paper, 10^8 in all); there
+      are as many epochs as the budget pays for.
     """
 
     summary: ClassVar[str] = "fresh mixtures of images every epoch (Mosafi et al. 2019)"
@@ -41,10 +42,14 @@ class Composite:
 
     async def __call__(self, scene: Scene) -> Student:
         """Fit once; purchases happen at the epochs' starts."""
-        return await scene.trainer.fit(self._all_so_far(scene) if self.mode == "equal-budget" else self._fresh_only(scene))
+        budget = scene.buyer.left
+        if self.mode == "equal-budget":
+            epochs = scene.trainer.epochs_for(budget)
+            return await scene.trainer.fit(self._all_so_far(scene, epochs=min(self.epochs, max(1, epochs // 2))), epochs=epochs)
+        return await scene.trainer.fit(self._fresh_only(scene), epochs=max(1, -(-budget // int(self.per_epoch * self.scale))))
 
-    def _all_so_far(self, scene: Scene) -> Draw:
-        budget, epochs = scene.buyer.left, min(self.epochs, scene.trainer.draws)
+    def _all_so_far(self, scene: Scene, *, epochs: int) -> Draw:
+        budget = scene.buyer.left
         shares = np.diff(-(-np.arange(epochs + 1) * budget // epochs))
         bought = [TransferSet.empty(scene.pool.size)]
 

@@ -56,15 +56,14 @@ class CleaningTrainer:
     seed: int = field(kw_only=True)
     findings: dict[str, Any] = field(kw_only=True)
 
-    @property
-    def draws(self) -> int:
+    def epochs_for(self, rows: int) -> int:
         """As the inner trainer's."""
-        return self.inner.draws
+        return self.inner.epochs_for(rows)
 
-    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
+    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None, epochs: int | None = None) -> Student:
         """Clean, then fit; a set too small to be split is taken as it is."""
         if not isinstance(data, TransferSet):
-            return await self.inner.fit(self._judged(data), start=start)
+            return await self.inner.fit(self._judged(data), start=start, epochs=epochs)
         if (data.weights > 0).sum() >= 2 * self.options.folds:
             rows, predicted = await out_of_sample(self.inner, data, folds=self.options.folds, seed=self.seed)
             data = self._cleaned(data, rows, predicted)

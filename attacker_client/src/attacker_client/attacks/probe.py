@@ -1,6 +1,6 @@
 """Probe: the thief's reconnaissance. A few hundred queries tell what an endpoint says, and what it hides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from attacker_client.attacks.attack import Scene
 from attacker_client.errors import Unanswered
 from attacker_client.near_duplicates import TRANSFORMS, variants_by
-from attacker_client.transfer_set import Images, TransferSet
+from attacker_client.transfer_set import Images, TransferSet, rounding
 
 STRONG = ("far-shift", "turn", "washed-out")
 SATURATED = 0.99  # a best score above this doesn't move with a pixel, however honest
@@ -23,8 +23,8 @@ class Probe:
     """Ask at most `queries` questions that an honest recognizer would answer in a known way, and recommend an attack.
 
     Shares of the queries: 1/6 images of the pool; 1/6 the same with one pixel changed by one level, which no recognizer should mind; 1/3
-    near-duplicates by every transform (without flips unless `mirror`) and 1/12 by changes too strong for one; 1/4 images that show nothing:
-    noise, plain colours, checkerboards, halves of two images blended.
+    near-duplicates by every transform (without flips unless `mirror`) and 1/12 by changes too strong for one; the rest images that show
+    nothing: noise, plain colours, checkerboards, halves of two images blended. Below about 100 queries some kinds are left out.
 
     What gives an endpoint away: labels that contradict each other between near-duplicates (answers altered at random: vote); scores that
     come back the same for other pixels, or labels that stick through strong changes (near-duplicates are joined to one answer); different
@@ -44,16 +44,18 @@ class Probe:
     async def __call__(self, scene: Scene) -> None:
         """Look around; there is no student. Raises Unanswered."""
         budget = min(self.queries, scene.buyer.left)
-        base = scene.pool[np.random.default_rng(scene.seed).permutation(len(scene.pool))[: max(1, budget // 6)]]
+        sixth, third, twelfth = max(1, budget // 6), budget // 3, budget // 12
+        base = scene.pool[np.random.default_rng(scene.seed).permutation(len(scene.pool))[:sixth]]
         plain = await scene.buyer.buy(base)
         if not (plain.weights > 0).any():
             raise Unanswered("no image got an answer that counts: there is nothing to look at")
         settled = plain.rows(np.flatnonzero(_confident(plain)))
-        touched = await scene.buyer.buy(_touched(plain.images, seed=scene.seed))
+        touched = await scene.buyer.buy(_touched(plain.images[: budget - sixth], seed=scene.seed))
         weak = [name for name in TRANSFORMS if self.mirror or name != "flip"]
-        near = {name: await _changed(scene, settled, name, max(1, budget // 3 // len(weak))) for name in weak}
-        strong = {name: await _changed(scene, settled, name, max(1, budget // 12 // len(STRONG))) for name in STRONG}
-        nonsense = await _nonsense(scene, base, max(1, budget // 4 // (len(NONSENSE) + 1)))
+        near = {name: await _changed(scene, settled, name, n) for name, n in _dealt(third, weak).items()}
+        strong = {name: await _changed(scene, settled, name, n) for name, n in _dealt(twelfth, STRONG).items()}
+        rest = max(0, budget - 2 * sixth - third - twelfth)
+        nonsense = await _nonsense(scene, base, _dealt(rest, [*NONSENSE, "blends"]))
         answers = TransferSet.joined([plain, touched, *(part for _, part in (near | strong).values()), *nonsense.values()])
         probe: dict[str, Finding] = {
             "answers": {"queries": len(answers), **_told(answers)},
@@ -118,17 +120,15 @@ def _told(answers: TransferSet) -> Finding:
     """What an answer contains; 6 `decimals` stand for six or more."""
     told = ~np.isnan(answers.scores)
     entries = int(np.median(told.sum(axis=1)))
-    scores = answers.scores[told].astype(np.float64)
     if not entries:
         return {"classes": answers.classes, "entries": 1, "scores": False, "full": False, "decimals": None, "sum": None}
-    decimals = next((d for d in range(6) if np.abs(scores - scores.round(d)).max() < 2e-7), 6)
     total = float(np.nansum(answers.scores, axis=1).mean())
     return {
         "classes": answers.classes,
         "entries": entries,
         "scores": True,
         "full": entries == answers.classes,
-        "decimals": decimals,
+        "decimals": rounding(answers.scores[told]),
         "sum": total,
     }
 
@@ -182,8 +182,13 @@ def _confident(answers: TransferSet) -> NDArray[np.bool_]:
     return far if far.any() else answers.weights > 0
 
 
+def _dealt(queries: int, kinds: Sequence[str]) -> dict[str, int]:
+    """As many queries for each kind, the first ones one more where it doesn't come out even."""
+    return {kind: queries // len(kinds) + (place < queries % len(kinds)) for place, kind in enumerate(kinds)}
+
+
 async def _changed(scene: Scene, answers: TransferSet, name: str, n: int) -> tuple[TransferSet, TransferSet]:
-    """Answers to n images before and after a change; images come again where there are fewer than n."""
+    """Answers to n images, or to all if there are fewer, before and after a change."""
     before = answers.rows(np.arange(min(n, len(answers))))
     change = _strongly(name, before.images) if name in STRONG else variants_by(name, before.images, answers.images, seed=scene.seed)
     return before, await scene.buyer.buy(change)
@@ -208,10 +213,10 @@ def _checkerboard(n: int, size: int, random: np.random.Generator) -> Images:
 NONSENSE: dict[str, Callable[[int, int, np.random.Generator], Images]] = {"noise": _noise, "plain": _plain, "checkerboard": _checkerboard}
 
 
-async def _nonsense(scene: Scene, base: Images, each: int) -> dict[str, TransferSet]:
+async def _nonsense(scene: Scene, base: Images, queries: Mapping[str, int]) -> dict[str, TransferSet]:
     random = np.random.default_rng([scene.seed, 4])
-    kinds = {name: make(each, base.shape[1], random) for name, make in NONSENSE.items()}
-    blended = (base[random.integers(len(base), size=(2, each))] // 2).sum(axis=0).astype(np.uint8)
+    kinds = {name: make(queries[name], base.shape[1], random) for name, make in NONSENSE.items()}
+    blended = (base[random.integers(len(base), size=(2, queries["blends"]))] // 2).sum(axis=0).astype(np.uint8)
     return {name: await scene.buyer.buy(images) for name, images in (kinds | {"blends": blended}).items()}
 
 

@@ -28,8 +28,9 @@ async def buy_rows(scene: Scene, rows: NDArray[np.int64]) -> TransferSet:
 class Standard:
     """Ask about images in random order, each once, until the pool or the budget ends, and train on (x, f(x)).
 
-    The student learns f's scores where they are told and its labels elsewhere; augmentation is the training recipe's. Tramèr et al. 2016;
-    the baseline of Mosafi et al. 2019 ("standard mimicking").
+    The student learns f's scores where they are told and its labels elsewhere; augmentation is the training recipe's. Mosafi, David and
+    Netanyahu 2019 call it standard mimicking, and it is their baseline; with unrelated images and labels only it is Copycat CNN
+    (Correia-Silva et al. 2018). That a network can be trained on what another one answers is Ba and Caruana's (2014).
     """
 
     summary: ClassVar[str] = "each image of the pool once, in random order"

@@ -27,7 +27,7 @@ class Voting:
 
     `repair` takes the vote's label and the mean scores of the variants that agree with it; `drop` does the same but gives weight 0 to an
     image whose vote is wrong with a posterior above `threshold` (see `AlterationModel`). The budget pays for `variants` queries an
-    image. `mirror` allows flipped variants.
+    image; the last image makes do with what is left of it. `mirror` allows flipped variants.
     """
 
     inner: Attack
@@ -122,8 +122,8 @@ class VotingBuyer:
 
     @property
     def left(self) -> int:
-        """Images that the budget pays for, each with its near-duplicates."""
-        return self.inner.left // self.options.variants
+        """Images that the budget pays for, each with its near-duplicates, the last perhaps with fewer."""
+        return -(-self.inner.left // self.options.variants)
 
     @property
     def identities(self) -> int:
@@ -136,8 +136,8 @@ class VotingBuyer:
         asked = variants_of(images, self.partners, variants=variants, seed=self.seed, mirror=self.options.mirror)
         whose = None if identities is None else np.repeat(identities, variants)
         answers = await self.inner.buy(asked, identities=whose)
-        n = len(answers) // variants
-        return self._vote(answers.rows(np.arange(n * variants)), n)
+        n = -(-len(answers) // variants)
+        return self._vote(_filled(answers, asked[: n * variants]), n)
 
     def findings(self) -> dict[str, float]:
         """What the votes said: shares of the images, and the model's estimates."""
@@ -185,6 +185,15 @@ class VotingBuyer:
             scores=_mean_scores(answers.scores.reshape(n, variants, -1), agreeing),
             weights=(heard & ~dropped).astype(np.float32),
         )
+
+
+def _filled(answers: TransferSet, images: Images) -> TransferSet:
+    """The same with rows of weight 0 for the images (n, S, S, 3) that the budget ended before."""
+    missing = len(images) - len(answers)
+    unasked = TransferSet(
+        images[len(answers) :], np.zeros(missing, np.int64), np.full((missing, 0), np.nan, np.float32), np.zeros(missing, np.float32)
+    )
+    return TransferSet.joined([answers, unasked])
 
 
 def _mean_scores(scores: NDArray[np.float32], agreeing: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -15,16 +15,23 @@ from .scenes import SIZE, ScriptedBuyer, ShapesPool, scene
 
 
 class ListeningTrainer:
-    """Calls the draws of some epochs, and keeps what they gave."""
+    """Calls the draws of some epochs, and keeps what they gave and how many epochs it was told there are."""
 
     def __init__(self, epochs: Sequence[int]) -> None:
         self.drawn: list[TransferSet] = []
-        self.draws = max(epochs) + 1
+        self.epochs: int | None = None
+        self.rows: list[int] = []
         self._epochs = epochs
 
-    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None) -> Student:
+    def epochs_for(self, rows: int) -> int:
+        """As many as there are."""
+        self.rows.append(rows)
+        return max(self._epochs) + 1
+
+    async def fit(self, data: TransferSet | Draw, *, start: Student | None = None, epochs: int | None = None) -> Student:
         """Draw the epochs until one is empty; the student stays as it was made."""
         assert callable(data) and start is None
+        self.epochs = epochs
         student = build("small", classes=4, size=SIZE, seed=0)
         for epoch in self._epochs:
             self.drawn.append(await data(epoch, student))
@@ -64,29 +71,34 @@ def test_ratios_are_the_papers_grid() -> None:
 
 @pytest.mark.anyio
 async def test_equal_budget_spreads_and_keeps_what_it_bought(tmp_path: Path) -> None:
-    """Epoch e of 4 has (e + 1) / 4 of the budget's composites, fresh ones added to the old; later epochs have all of them."""
-    buyer, trainer = ScriptedBuyer(budget=60), ListeningTrainer(range(6))
+    """Epoch e of 4 has (e + 1) / 4 of the budget's composites, fresh ones added to the old; later epochs have all of them.
+
+    The training has the epochs of a set as large as the budget, not those of a set of any size.
+    """
+    buyer, trainer = ScriptedBuyer(budget=60), ListeningTrainer(range(8))
     stage = scene(buyer, tmp_path)
     await Composite(epochs=4)(Scene(stage.pool, buyer, trainer, seed=0))
-    assert [len(each) for each in trainer.drawn] == [15, 30, 45, 60, 60, 60]
+    assert [len(each) for each in trainer.drawn] == [15, 30, 45, 60, 60, 60, 60, 60]
+    assert (trainer.rows, trainer.epochs) == ([60], 8)
     assert np.array_equal(trainer.drawn[5].images[:15], trainer.drawn[0].images)
     assert len(set(buyer.asked)) == 60
 
 
 @pytest.mark.anyio
 async def test_a_short_training_spends_the_budget_too(tmp_path: Path) -> None:
-    """Where the training has fewer epochs than the attack draws in, each draws more."""
-    buyer, trainer = ScriptedBuyer(budget=60), ListeningTrainer(range(3))
-    await Composite(epochs=10)(Scene(scene(buyer, tmp_path).pool, buyer, trainer, seed=0))
-    assert [len(each) for each in trainer.drawn] == [20, 40, 60]
+    """Where the training has few epochs half of them draw, and each draws more: what is drawn in the last would hardly be learned."""
+    for epochs, drawn in ((6, [20, 40, 60, 60, 60, 60]), (1, [60])):
+        buyer, trainer = ScriptedBuyer(budget=60), ListeningTrainer(range(epochs))
+        await Composite(epochs=10)(Scene(scene(buyer, tmp_path).pool, buyer, trainer, seed=0))
+        assert [len(each) for each in trainer.drawn] == drawn
 
 
 @pytest.mark.anyio
 async def test_paper_budget_trains_on_fresh_ones_and_ends_with_the_budget(tmp_path: Path) -> None:
-    """25 new composites an epoch, what is left in the last, and then an empty set."""
+    """25 new composites an epoch, what is left in the last, and then an empty set; the schedule is told of three epochs."""
     buyer, trainer = ScriptedBuyer(budget=60), ListeningTrainer(range(10))
     await Composite(mode="paper-budget", scale=25 / 1e6)(Scene(scene(buyer, tmp_path).pool, buyer, trainer, seed=0))
-    assert [len(each) for each in trainer.drawn] == [25, 25, 10, 0]
+    assert [len(each) for each in trainer.drawn] == [25, 25, 10, 0] and trainer.epochs == 3
     assert len(set(buyer.asked)) == 60
 
 

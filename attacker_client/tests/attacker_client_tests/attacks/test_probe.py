@@ -56,10 +56,12 @@ def replaying(images: Images) -> NDArray[np.float32]:
     return smooth((images // 64 * 64 + 32).mean(axis=(1, 2), keepdims=True).round(-1).astype(np.uint8) + np.zeros_like(images))
 
 
-async def findings(checkpoints: Path, recognizer: Recognizer = smooth, *, budget: int = 1000, tells: Any = "scores") -> dict[str, Any]:
+async def findings(
+    checkpoints: Path, recognizer: Recognizer = smooth, *, budget: int = 1000, tells: Any = "scores", queries: int = 300
+) -> dict[str, Any]:
     buyer = ScriptedBuyer(recognizer, budget=budget, tells=tells)
     stage = scene(buyer, checkpoints)
-    assert await Probe()(stage) is None  # type: ignore[func-returns-value]
+    assert await Probe(queries)(stage) is None  # type: ignore[func-returns-value]
     stage.findings["spent"] = budget - buyer.left
     return stage.findings
 
@@ -120,6 +122,14 @@ async def test_replayed_answers_are_seen(tmp_path: Path) -> None:
 async def test_it_asks_no_more_than_it_may(budget: int, tmp_path: Path) -> None:
     """At most 300 queries, and no more than the budget pays for."""
     assert 0 < (await findings(tmp_path, budget=budget))["spent"] <= min(budget, 300)
+
+
+@pytest.mark.parametrize("queries", [1, 2, 12, 50, 299])
+async def test_it_asks_no_more_than_it_says(queries: int, tmp_path: Path) -> None:
+    """Few queries are not more because there are many kinds of them, and what it reports to have asked it did."""
+    found = await findings(tmp_path, queries=queries)
+    assert 0.8 * queries <= found["probe"]["answers"]["queries"] <= queries
+    assert found["spent"] <= queries
 
 
 async def test_silence_is_an_error_in_words(tmp_path: Path) -> None:

@@ -84,13 +84,14 @@ async def test_a_vote_has_the_mean_scores_of_those_who_agree(tmp_path: Path) -> 
 
 
 async def test_the_budget_pays_for_every_variant(tmp_path: Path) -> None:
-    """103 queries are 20 images of 5 variants; no answer is given for an image whose variants the budget doesn't pay for."""
-    images, _ = clear_pictures(40)
+    """103 queries are 20 images of 5 variants, and a last one of 3: nothing of the budget is left, and nothing is given beyond it."""
+    images, honest = clear_pictures(40)
     ask = Ask(images)
     _, buyer = await vote(ask, tmp_path, rate=0.0, budget=103)
-    assert ask.left == 20 and len(ask.bought) == 20
-    assert len(buyer.asked) <= 103
-    assert (ask.bought.images == images[:20]).all()
+    assert ask.left == 21 and len(ask.bought) == 21
+    assert len(set(buyer.asked)) == 103 and buyer.left == 0
+    assert (ask.bought.images == images[:21]).all()
+    assert ask.bought.weights.all() and ask.bought.labels[20] == honest[20]
 
 
 async def test_dropping_gives_doubtful_votes_no_weight(tmp_path: Path) -> None:
