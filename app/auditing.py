@@ -9,9 +9,10 @@ import typer
 from app.keys import SecretError, derive, load_or_create
 from app.settings import read_settings
 from defenses.stores import open_store
-from defenses.stores.chain import GENESIS, verify
+from defenses.stores.chain import verify
 
 PAGE = 1000  # records read at once
+READ_SECONDS = 5.0  # nobody waits for an answer
 
 
 def audit(
@@ -34,14 +35,20 @@ def audit(
 
 async def check(url: str, *, key: bytes) -> tuple[int, int | None]:
     """How many records were read, and the sequence number of the first bad one. Raises StoreError."""
-    store = await open_store(url, index="audit", audit_key=key)
+    store = await open_store(url, index="audit", audit_key=key, timeout_seconds=READ_SECONDS)
     try:
-        after, previous = 0, GENESIS
+        after, previous = await store.audit_start()
+        records_before = after
         while records := await store.audit(after=after, limit=PAGE):
             bad = verify(key, records, previous, after=after)
             if bad is not None:
-                return after, bad
-            after, previous = records[-1].sequence, records[-1].link
-        return after, None
+                start = await store.audit_start()
+                if start[0] <= after:
+                    return after - records_before, bad
+                after, previous = start  # older records were cut off meanwhile
+                records_before = after
+            else:
+                after, previous = records[-1].sequence, records[-1].link
+        return after - records_before, None
     finally:
         await store.close()

@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 
 from app import __version__, auditing, bundling, calibrating, demo
+from app.accounts import AccountError
+from app.accounts.command import keys
+from app.documents import ConflictError, DocumentsError
 from app.keys import SecretError
 from app.profiles import PROFILES
 from app.settings import Settings, SettingsError, read_settings
@@ -64,6 +67,7 @@ app.command()(bundling.bundle)
 app.command()(calibrating.calibrate)
 app.command()(auditing.audit)
 app.command()(demo.demo)
+app.add_typer(keys, name="keys")
 
 
 @app.command("config")
@@ -99,9 +103,9 @@ def main() -> None:
     """Run the command line; what the world did wrong is one line on standard error, and an exit code."""
     try:
         app()
-    except SettingsError as error:
+    except (SettingsError, AccountError) as error:
         sys.exit(_say(error, EXIT_USAGE))
-    except (BundleError, CalibrationError, StoreError, SecretError, OSError) as error:
+    except (BundleError, CalibrationError, StoreError, SecretError, DocumentsError, ConflictError, OSError) as error:
         sys.exit(_say(error, EXIT_UNUSABLE))
 
 
@@ -132,14 +136,16 @@ def _say(error: Exception, code: int) -> int:
 
 def _announce(service: Any, public: str, admin: str) -> None:
     manifest = service.bundle.manifest
+    now = service.policies.in_force
+    policy = f"\n  policy   version {now.live_version} in force, above the settings given here" if now.live_version else ""
     picture = EXAMPLE if EXAMPLE.is_file() else "PICTURE.jpg"
     console.print(
         f"[bold]cloneguard {__version__}[/] serves [bold]{manifest.name} {manifest.version}[/] ({service.bundle.precision}, "
-        f"{service.bundle.providers[0]}) under profile [bold]{service.settings.profile}[/]\n"
+        f"{service.bundle.providers[0]}) under profile [bold]{now.live.settings.profile}[/]\n"
         f"  address  {public}\n"
         f"  try      curl -sS -H 'Content-Type: image/jpeg' --data-binary @{picture} {public}/predict\n"
         f"  metrics  {admin}/metrics\n"
-        f"  admin    {admin}/admin/ui (user admin, password in {service.settings.state / 'admin-token'})",
+        f"  admin    {admin}/admin/ui (user admin, password in {service.settings.state / 'admin-token'}){policy}",
         highlight=False,
         soft_wrap=True,
     )

@@ -24,7 +24,7 @@ def load_or_create(state: Path, name: str, given: SecretStr | None) -> bytes:
         try:
             state.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not path.exists():
-                _create(path, secrets.token_urlsafe(32))
+                create_once(path, secrets.token_urlsafe(32))
             secret = path.read_bytes().strip()
         except OSError as error:
             raise SecretError(f"can't keep the secret {path}: {error.strerror}") from error
@@ -38,8 +38,11 @@ def derive(secret: bytes, purpose: str) -> bytes:
     return hmac.digest(secret, b"cloneguard:" + purpose.encode(), "sha256")
 
 
-def _create(path: Path, text: str) -> None:
-    """Write beside, then link: the file appears complete, and never over another's."""
+def create_once(path: Path, text: str) -> bool:
+    """Make a private file, or return False where there is one already: another process was first, and its text counts.
+
+    Written beside, then linked: the file appears complete, and never over another's. Raises OSError.
+    """
     partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -49,6 +52,7 @@ def _create(path: Path, text: str) -> None:
     try:
         os.link(partial, path)
     except FileExistsError:
-        return  # another process was first; its secret counts
+        return False
     finally:
         partial.unlink()
+    return True

@@ -1,7 +1,7 @@
 """Query-abuse metrics for Prometheus. Labels come from closed sets only: a scanner can't create series."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector, disable_created_metrics
 from prometheus_client import Counter as PrometheusCounter
@@ -11,11 +11,12 @@ from prometheus_client.registry import Collector
 from app import __version__
 from defenses.vocabulary import Case
 
-OUTCOMES = ("answered", "invalid", "shed", "failed")
+OUTCOMES = ("answered", "invalid", "unauthorized", "forbidden", "quota", "shed", "failed")
 CHANNELS = ("digest", "perceptual", "embedding")
 REASONS = ("ood", "rate", "suspicion", "watermark")
+CANDIDATE_OUTCOMES = ("same", "other_label", "other_scores")  # beside the live answer
 ROUTES = ("predict", "infer")
-SHED_REASONS = ("queue", "memory", "deadline", "shutdown", "store")
+SHED_REASONS = ("queue", "memory", "deadline", "shutdown", "store", "accounts")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STAGE_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 
@@ -25,15 +26,29 @@ class BusiestClients(Collector):
 
     Space-Saving (Metwally et al. 2005): when `capacity` clients are counted, a new one takes the place of the least busy and inherits
     its count, so no true heavy hitter is missed. What is shown leaves out what was inherited: nobody is blamed for another's queries.
+
+    Registered clients are counted apart and exactly, because only operators make them; the busiest `registered_shown` are shown.
     """
 
-    def __init__(self, *, shown: int = 20, capacity: int = 1000) -> None:
+    def __init__(
+        self,
+        *,
+        shown: int = 20,
+        capacity: int = 1000,
+        is_registered: Callable[[str], bool] = lambda _: False,
+        registered_shown: int = 100,
+    ) -> None:
         self._shown, self._capacity = shown, capacity
+        self._is_registered, self._registered_shown = is_registered, registered_shown
         self._counts: dict[str, int] = {}
         self._inherited: dict[str, int] = {}
+        self._registered: dict[str, int] = {}
 
     def add(self, client: str) -> None:
         """Count one query."""
+        if self._is_registered(client):
+            self._registered[client] = self._registered.get(client, 0) + 1
+            return
         if client not in self._counts and len(self._counts) >= self._capacity:
             least = min(self._counts, key=self._counts.__getitem__)
             self._counts[client] = self._inherited[client] = self._counts.pop(least)
@@ -41,18 +56,19 @@ class BusiestClients(Collector):
         self._counts[client] = self._counts.get(client, 0) + 1
 
     def collect(self) -> Iterable[Metric]:
-        """Give Prometheus the busiest clients."""
-        family = CounterMetricFamily("cloneguard_client_queries", "Queries of the busiest clients.", labels=["client"])
+        """Give Prometheus the registered clients and the busiest others."""
+        family = CounterMetricFamily("cloneguard_client_queries", "Queries of accounts and of the busiest others.", labels=["client"])
         own = {client: count - self._inherited.get(client, 0) for client, count in self._counts.items()}
-        for client in heapq.nlargest(self._shown, own, key=own.__getitem__):
-            family.add_metric([client], own[client])
+        for counts, shown in ((self._registered, self._registered_shown), (own, self._shown)):
+            for client in heapq.nlargest(shown, counts, key=counts.__getitem__):
+                family.add_metric([client], counts[client])
         yield family
 
 
 class Metrics:
     """All metrics of one service, in a registry of its own."""
 
-    def __init__(self, *, model: str, profile: str) -> None:
+    def __init__(self, *, model: str, profile: str, is_registered: Callable[[str], bool] = lambda _: False) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -105,19 +121,26 @@ class Metrics:
         self._degraded = Gauge("cloneguard_degraded", "1 while a component works in a lesser way.", ["component"], registry=registry)
         self._records = PrometheusCounter("cloneguard_audit_records_total", "Audit records written.", registry=registry)
         self._dropped = PrometheusCounter(
-            "cloneguard_audit_dropped_total", "Audit records that could not be written; their queries got no answer.", registry=registry
+            "cloneguard_audit_dropped_total", "Audit records that could not be kept; if required, no answer left.", registry=registry
         )
-        info = Gauge("cloneguard_build_info", "Always 1; the labels say what runs.", ["version", "model", "profile"], registry=registry)
-        info.labels(__version__, model, profile).set(1)
-        self._clients = BusiestClients()
+        self._policy_version = Gauge(
+            "cloneguard_policy_version", "Newest version of the policy that this server follows.", registry=registry
+        )
+        candidate = PrometheusCounter(
+            "cloneguard_candidate_answers_total", "Answers that the policy on trial would have given.", ["outcome"], registry=registry
+        )
+        self._candidate = {outcome: candidate.labels(outcome) for outcome in CANDIDATE_OUTCOMES}
+        self._model = model
+        self._info = Gauge(
+            "cloneguard_build_info", "Always 1; the labels say what runs.", ["version", "model", "profile"], registry=registry
+        )
+        self.policy(0, profile=profile)
+        self._clients = BusiestClients(is_registered=is_registered)
         registry.register(self._clients)
 
-    def observe(self, case: Case, *, audited: bool) -> None:
+    def observe(self, case: Case) -> None:
         """Count a finished case."""
-        self._batch_size.observe(len(case.queries))
         self._queries["answered"].inc(len(case.queries))
-        if audited:
-            self._records.inc(len(case.queries))
         for query in case.queries:
             self._clients.add(query.client)
         if ood := case.findings.get("ood"):
@@ -125,7 +148,6 @@ class Metrics:
             for score in ood.score.tolist():
                 self._ood_score.observe(score)
         if near := case.findings.get("near_duplicates"):
-            self.neighbourhoods.inc(near.label.count(""))
             for channel, distance in zip(near.label, near.score.tolist(), strict=True):
                 if channel:
                     self._near_duplicates[channel].inc()
@@ -140,6 +162,21 @@ class Metrics:
         for reason in filter(None, (label for finding in shadows for label in finding.label)):
             self._shadowed[reason].inc()
 
+    def batch(self, queries: int) -> None:
+        """Count one pass of the model."""
+        self._batch_size.observe(queries)
+
+    def policy(self, version: int, *, profile: str) -> None:
+        """Say which policy is in force."""
+        self._policy_version.set(version)
+        self._info.clear()
+        self._info.labels(__version__, self._model, profile).set(1)
+
+    def candidate(self, outcomes: Mapping[str, int]) -> None:
+        """Count what a policy on trial would have answered."""
+        for outcome, queries in outcomes.items():
+            self._candidate[outcome].inc(queries)
+
     def stage(self, stage: str, seconds: float) -> None:
         """Time one micro-batch in one stage."""
         if stage not in self._stage_seconds:  # a closed set: the steps of the pipeline
@@ -150,11 +187,19 @@ class Metrics:
         """Say whether a component works in a lesser way."""
         self._degraded.labels(component).set(is_degraded)
 
+    def degrades(self, component: str, is_degraded: Callable[[], bool]) -> None:
+        """Ask a component at each scrape whether it works in a lesser way."""
+        self._degraded.labels(component).set_function(is_degraded)
+
     def failed(self, outcome: str, *, shed: str | None = None) -> None:
         """Count a query that got no answer."""
         self._queries[outcome].inc()
         if shed:
             self._shed[shed].inc()
+
+    def audit_recorded(self, records: int) -> None:
+        """Count records that were written, or wait for Redis."""
+        self._records.inc(records)
 
     def audit_dropped(self, records: int) -> None:
         """Count records that could not be written."""

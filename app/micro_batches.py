@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from app.errors import FailedError, OverloadedError, ProblemError
 from defenses.stores.protocol import StoreError
@@ -15,16 +16,19 @@ from defenses.vocabulary import Case, Query
 log = logging.getLogger(__name__)
 BEHIND = 3
 
+Inferred = TypeVar("Inferred")
+Answered = tuple[Case, int]  # a finished case, and the query's row in it
+
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     query: Query
-    answered: asyncio.Future[tuple[Case, int]]
+    answered: asyncio.Future[Answered]
     since: float
 
 
-class MicroBatches:
-    """Hand queries in micro-batches to `infer`, `workers` of them at once, and its cases to `defend`.
+class MicroBatches(Generic[Inferred]):
+    """Hand queries in micro-batches to `infer`, `workers` of them at once, and what it makes of them to `defend`, which answers each.
 
     A worker takes its next micro-batch as soon as the model is free again, while those before are still with the defences; at most
     `BEHIND` a worker are there, so that batches grow where the defences are what is slow. A query that waited longer than
@@ -33,8 +37,8 @@ class MicroBatches:
 
     def __init__(
         self,
-        infer: Callable[[tuple[Query, ...]], Awaitable[Case]],
-        defend: Callable[[Case], Awaitable[Case]],
+        infer: Callable[[tuple[Query, ...]], Awaitable[Inferred]],
+        defend: Callable[[Inferred], Awaitable[Sequence[Answered]]],
         *,
         workers: int,
         max_batch: int,
@@ -50,7 +54,7 @@ class MicroBatches:
         """How many queries wait."""
         return len(self._queue)
 
-    async def submit(self, query: Query) -> tuple[Case, int]:
+    async def submit(self, query: Query) -> Answered:
         """Queue a query; returns its finished case and its row there. Raises OverloadedError or FailedError."""
         waiting = _Waiting(query, asyncio.get_running_loop().create_future(), time.monotonic())
         self._queue.append(waiting)
@@ -84,8 +88,8 @@ class MicroBatches:
             batch = self._take()
             if batch:
                 with self._failing_closed(batch):
-                    case = await self._infer(tuple(waiting.query for waiting in batch))
-                    task = asyncio.create_task(self._answer(batch, case))
+                    inferred = await self._infer(tuple(waiting.query for waiting in batch))
+                    task = asyncio.create_task(self._answer(batch, inferred))
                     self._defending.add(task)
                     task.add_done_callback(self._defending.discard)
 
@@ -102,12 +106,11 @@ class MicroBatches:
                 batch.append(waiting)
         return batch
 
-    async def _answer(self, batch: list[_Waiting], case: Case) -> None:
+    async def _answer(self, batch: list[_Waiting], inferred: Inferred) -> None:
         with self._failing_closed(batch):
-            case = await self._defend(case)
-            for row, waiting in enumerate(batch):
+            for waiting, answered in zip(batch, await self._defend(inferred), strict=True):
                 if not waiting.answered.done():
-                    waiting.answered.set_result((case, row))
+                    waiting.answered.set_result(answered)
 
     @contextmanager
     def _failing_closed(self, batch: list[_Waiting]) -> Iterator[None]:

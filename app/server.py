@@ -31,7 +31,7 @@ class Port(uvicorn.Server):
 
 
 async def run(settings: Settings, *, announce: Callable[[Service, str, str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; then refuse readiness, finish what is open, and close the store.
+    """Serve until SIGINT or SIGTERM; then refuse readiness, drain (SIGTERM only), finish what is open, and close the store.
 
     `announce` is told the service and both addresses once queries are taken. Raises what `open_service` raises, and OSError for a
     port that is taken.
@@ -44,8 +44,8 @@ async def run(settings: Settings, *, announce: Callable[[Service, str, str], Non
             service: Service = app.state.service
             ports = [Port(_config(app, settings)), Port(_config(create_admin(service), settings))]
             loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, _drain, service, ports)
+            loop.add_signal_handler(signal.SIGINT, _stop, service, ports)
+            loop.add_signal_handler(signal.SIGTERM, _drain, service, ports)
             async with _running(ports, (public, admin)):
                 announce(service, _address(public), _address(admin))
 
@@ -61,6 +61,13 @@ async def _running(ports: list[Port], sockets: tuple[socket.socket, ...]) -> Asy
 
 
 def _drain(service: Service, ports: list[Port]) -> None:
+    """Be unready, and stop when balancers had time to notice; who signals a second time does not want to wait."""
+    seconds = 0.0 if service.draining else service.settings.server.drain_seconds
+    service.draining = True
+    asyncio.get_running_loop().call_later(seconds, _stop, service, ports)
+
+
+def _stop(service: Service, ports: list[Port]) -> None:
     service.draining = True
     for port in ports:
         port.should_exit = True

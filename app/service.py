@@ -1,26 +1,34 @@
 """One running service: what is opened at start, closed at the end, and shared by the public and the admin port."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+from app.accounts import Accounts
+from app.accounts.following import following
+from app.audit import record_event
+from app.clients import Clients
 from app.decode import Decoder
+from app.documents import open_documents
 from app.errors import OverloadedError, ProblemError
 from app.inference import Inference
 from app.keys import derive, load_or_create
 from app.metrics import Metrics
 from app.pipeline import Pipeline, defence_steps
+from app.policies import InForce, Policies, PolicyChanges
+from app.quotas import Limits, Quotas, open_quotas
 from app.settings import Settings, SettingsError
 from defenses.calibration import Calibration
-from defenses.stores import open_store
+from defenses.stores import DAY_SECONDS, open_store
 from defenses.stores.hamming import widest_exact_radius
 from defenses.stores.protocol import QueryStore
-from defenses.vocabulary import Case, Mode
+from defenses.vocabulary import Case
 from models import bundle as bundles
 from models.bundle import Bundle
 
@@ -28,6 +36,8 @@ RETRY_AFTER_SECONDS = 1
 UNCALIBRATED_PERCEPTUAL_RADIUS = 4  # bits
 
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +50,11 @@ class Service:
     pipeline: Pipeline
     metrics: Metrics
     admin_token: str
+    accounts: Accounts
+    clients: Clients
+    quotas: Quotas
+    policies: Policies
+    policy_changes: PolicyChanges
     draining: bool = False
     in_flight: int = 0
     buffered_bytes: int = 0
@@ -62,11 +77,8 @@ class Service:
         started = time.perf_counter()
         try:
             yield
-        except OverloadedError as error:
-            self.metrics.failed("shed", shed=error.reason)
-            raise
         except ProblemError as error:
-            self.metrics.failed("invalid" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed")
+            self.metrics.failed(error.outcome, shed=error.reason if isinstance(error, OverloadedError) else None)
             raise
         except Exception:
             self.metrics.failed("failed")
@@ -111,33 +123,78 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         audit_key=derive(secret, "audit"),
         perceptual_radius=perceptual_radius(settings, calibration),
         embedding_radius=_embedding_radius(settings, calibration),
+        most_neighbourhoods=settings.store.most_neighbourhoods,
+        retention_seconds=settings.store.retention_days * DAY_SECONDS,
+        timeout_seconds=settings.store.timeout_seconds,
+        audit_buffer=settings.store.audit_buffer,
+        most_audit_records=settings.store.most_audit_records,
     )
     try:
-        metrics = Metrics(model=bundle.model, profile=settings.profile)
+        accounts = Accounts(pepper=derive(secret, "keys"))
+        metrics = Metrics(model=bundle.model, profile=settings.profile, is_registered=accounts.__contains__)
         metrics.degraded("near_duplicates", is_degraded=calibration.code is None)  # found by the perceptual hash alone
-        metrics.neighbourhoods.set(await store.neighbourhoods())
-        pipeline = Pipeline(
-            Decoder(bundle.manifest.input, max_pixels=settings.server.max_pixels, deadline_seconds=settings.server.deadline_seconds),
-            Inference(bundle, workers=passes, logits_only=settings.ood.mode is settings.near_duplicates.mode is Mode.OFF),
-            defence_steps(
-                settings,
+        metrics.degrades("store", lambda: store.degraded)
+        metrics.degraded("quotas", is_degraded=False)
+        policies = Policies(
+            settings,
+            build=partial(
+                defence_steps,
                 bundle=bundle,
                 calibration=calibration,
                 store=store,
                 secret=derive(secret, "misrecognition"),
                 on_dropped=metrics.audit_dropped,
+                on_recorded=metrics.audit_recorded,
             ),
+            store=store,
+            profile_of=accounts.profile_of,
+            observe=metrics.candidate,
+        )
+        pipeline = Pipeline(
+            Decoder(bundle.manifest.input, max_pixels=settings.server.max_pixels, deadline_seconds=settings.server.deadline_seconds),
+            Inference(bundle, workers=passes),
+            policies,
             observe_stage=metrics.stage,
-            observe=lambda case: metrics.observe(case, audited=settings.audit.enabled),
+            observe_batch=metrics.batch,
+            observe=metrics.observe,
             workers=passes,
             max_batch=settings.server.max_batch,
             deadline_seconds=settings.server.deadline_seconds,
         )
         metrics.queue_depth.set_function(lambda: len(pipeline.queue))
+        clients = Clients(
+            accounts,
+            anonymous=settings.accounts.anonymous,
+            trusted_proxies=settings.server.trusted_proxies,
+            ipv6_prefix=settings.server.ipv6_prefix,
+        )
+        quotas = open_quotas(
+            settings,
+            limits=Limits(**settings.limits.model_dump()),
+            own_limits=accounts.limits_of,
+            on_degraded=lambda is_degraded: metrics.degraded("quotas", is_degraded=is_degraded),
+        )
+        documents = open_documents(settings)
+
+        async def record(event: dict[str, Any]) -> None:
+            log.info("%s", event)
+            if settings.audit.enabled:
+                await record_event(store, event)
+                metrics.audit_recorded(1)
+
+        def on_policy(now: InForce) -> None:
+            metrics.policy(now.version, profile=now.live.settings.profile)
+            quotas.limits = Limits(**now.live.settings.limits.model_dump())
+
+        changes = PolicyChanges(policies, documents, record=record, on_change=on_policy)
         try:
-            yield Service(settings, bundle, store, pipeline, metrics, admin_token)
+            async with changes.following(), following(accounts, documents, record=record):
+                yield Service(settings, bundle, store, pipeline, metrics, admin_token, accounts, clients, quotas, policies, changes)
         finally:
+            await documents.close()
+            await quotas.close()
             await pipeline.close()
+            await policies.close()
     finally:
         await store.close()
 

@@ -1,20 +1,39 @@
 """Every setting, its default, and where values come from: `--set` > CLONEGUARD_* > file > profile > default."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.profiles import DEFAULT_PROFILE, PROFILES, ProfileName
 from defenses.misrecognition import Alteration
 from defenses.out_of_distribution.scorers import ScorerName
 from defenses.vocabulary import Mode
 
+
+def _words(given: object) -> object:
+    """A list that came as one text, from the command line or the environment."""
+    return given.replace(",", " ").split() if isinstance(given, str) else given
+
+
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_words)]
+Anonymous = Literal["auto", "allow", "refuse"]
 
 
 NOT_SETTINGS = ("CLONEGUARD_DATA", "CLONEGUARD_ABUSE")  # of the benchmarks and of the tests
@@ -45,7 +64,10 @@ class Server(Section):
     deadline_seconds: float = Field(5.0, gt=0, description="longest wait in the queue before a query is shed (s)")
     queue: int = Field(256, ge=1, description="most queries between arrival and answer; more are shed with 503")
     max_batch: int = Field(32, ge=1, description="most queries in one pass of the model")
+    drain_seconds: float = Field(0.0, ge=0, description="on SIGTERM, /readyz refuses for so long before the port closes (s)")
     shutdown_seconds: int = Field(10, ge=1, description="time for open requests on SIGTERM (s)")
+    trusted_proxies: Networks = Field((), description="addresses and networks whose X-Forwarded-For is believed, separated by commas")
+    ipv6_prefix: int = Field(64, ge=32, le=128, description="leading bits of an IPv6 address that tell clients apart")
 
 
 class Model(Section):
@@ -118,16 +140,41 @@ class Truncation(Section):
     labels_only: bool = Field(default=False, description="no scores at all")
 
 
+class Accounts(Section):
+    """Who may ask; the accounts themselves are made with `cloneguard keys`."""
+
+    anonymous: Anonymous = Field("auto", description="queries without a key: allow, refuse, or auto: allowed until there is an account")
+
+
+class Limits(Section):
+    """Quotas, in queries; an account may have its own."""
+
+    per_minute: int | None = Field(None, ge=0, description="most queries of a client in a minute; none: no limit")
+    per_day: int | None = Field(None, ge=0, description="most queries of a client in a day; none: no limit")
+    total_per_minute: int | None = Field(None, ge=0, description="most queries of all clients together in a minute; none: no limit")
+    total_per_day: int | None = Field(None, ge=0, description="most queries of all clients together in a day; none: no limit")
+
+
 class Store(Section):
     """Where neighbourhoods and the audit log live."""
 
-    url: str = Field("", description="store URL; empty: sqlite:///STATE/cloneguard.db")
+    url: str = Field("", description="store URL: sqlite:///PATH or redis://HOST:PORT/DB; empty: sqlite:///STATE/cloneguard.db")
+    most_neighbourhoods: int = Field(1_000_000, ge=1, description="neighbourhoods that are kept; beyond, the oldest are forgotten")
+    retention_days: float = Field(90.0, gt=0, description="age at which neighbourhoods are forgotten (days before the newest)")
+    timeout_seconds: float = Field(0.05, gt=0, description="longest wait for Redis before answers come from the local view (s)")
+    audit_buffer: int = Field(10_000, ge=1, description="audit records kept in memory while Redis is away")
+    most_audit_records: int = Field(500_000, ge=1, description="audit records kept in Redis; beyond, the oldest go (a file keeps all)")
+
+    @field_serializer("url", when_used="json")
+    def _without_password(self, url: str) -> str:
+        return re.sub(r"(://[^:/@]*:).*@", r"\1**********@", url)
 
 
 class Audit(Section):
     """The record of every answer."""
 
     enabled: bool = Field(default=True, description="one hash-chained record a query")
+    required: bool = Field(default=True, description="a query whose record can't be kept gets no answer")
 
 
 class Admin(Section):
@@ -170,6 +217,8 @@ class Settings(BaseSettings):
     suspicion: Suspicion = Suspicion()
     watermark: Watermark = Watermark()
     truncation: Truncation = Truncation()
+    accounts: Accounts = Accounts()
+    limits: Limits = Limits()
     store: Store = Store()
     audit: Audit = Audit()
     admin: Admin = Admin()

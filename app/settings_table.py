@@ -55,5 +55,5 @@ def _shown(value: Any) -> str:  # noqa: PLR0911, one return a kind of value
         case float():
             return f"{value:g}"
         case tuple():
-            return ", ".join(value)
+            return ", ".join(map(str, value)) or "none"
     return str(value)

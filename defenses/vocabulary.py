@@ -1,6 +1,6 @@
 """The words that every part of the defence speaks: Query, Case, Finding, Neighbourhood, Answer, Step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -116,6 +116,19 @@ class Case:
         return tuple(
             Neighbourhood(id=query.digest, founder=query.client, flagged=flag, top_classes=(first, second))
             for query, flag, (first, second) in zip(self.queries, flags, top, strict=True)
+        )
+
+    def rows(self, rows: Sequence[int]) -> Self:
+        """These queries alone, as the model handed them on: before any defence found something."""
+        assert not self.findings and self.answer is None
+        at = np.asarray(rows)
+        return replace(
+            self,
+            queries=tuple(self.queries[row] for row in rows),
+            logits=self.logits[at],
+            features=self.features[at],
+            embedding=self.embedding[at],
+            scores=self.scores[at],
         )
 
     def with_finding(self, name: str, finding: Finding, **changes: object) -> Self:

@@ -1,7 +1,5 @@
 """`create_admin(service)`: metrics, clients, policy, audit and the live page, behind a token."""
 
-import base64
-import hmac
 import secrets
 from datetime import UTC, datetime
 from functools import cache
@@ -11,10 +9,11 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app import __version__
+from app.admin import policy
+from app.admin.guards import require_host, require_same_origin, require_token
 from app.public import problems
 from app.service import Service
 
@@ -28,53 +27,33 @@ def create_admin(service: Service) -> FastAPI:
     app.state.service = service
     problems.install(app)
     app.include_router(open_routes)
-    app.include_router(guarded_routes)
+    guards = [Depends(guard) for guard in (require_host, require_token, require_same_origin)]
+    for routes in (guarded_routes, policy.routes):
+        app.include_router(routes, prefix="/admin", dependencies=guards)
     return app
 
 
-def require_host(request: Request) -> None:
-    """Refuse names that a rebound DNS entry might carry: a browser's own page must not read this port."""
-    service: Service = request.app.state.service
-    host = request.headers.get("host", "")
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    if name not in service.settings.admin.hosts:
-        raise HTTPException(400, "This Host is not served here; see the setting admin.hosts.")
-
-
-def require_token(request: Request) -> None:
-    """Ask for the admin token, as Bearer or as the password of the user `admin`."""
-    service: Service = request.app.state.service
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    given = credentials
-    if scheme.lower() == "basic":
-        try:
-            user, _, given = base64.b64decode(credentials, validate=True).decode().partition(":")
-        except ValueError:  # not base64, or not UTF-8
-            user = ""
-        given = given if user == "admin" else ""
-    if scheme.lower() not in {"basic", "bearer"} or not hmac.compare_digest(given.encode(), service.admin_token.encode()):
-        raise HTTPException(401, "The admin token is needed.", {"www-authenticate": 'Basic realm="cloneguard admin", charset="UTF-8"'})
-
-
 open_routes = APIRouter()
-guarded_routes = APIRouter(prefix="/admin", dependencies=[Depends(require_host), Depends(require_token)])
+guarded_routes = APIRouter()
 
 
 @open_routes.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Give Prometheus its text."""
     service: Service = request.app.state.service
+    service.metrics.neighbourhoods.set(await service.store.neighbourhoods())
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @guarded_routes.get("/v1/clients")
 async def clients(request: Request, limit: Limit = 100) -> dict[str, Any]:
-    """The busiest clients and what they did."""
+    """The busiest clients and what they did; `account` tells names from addresses."""
     service: Service = request.app.state.service
     return {
         "clients": [
             {
                 "client": summary.client,
+                "account": summary.client in service.accounts,
                 "queries": summary.queries,
                 "ood": summary.flagged,
                 "near_duplicates": summary.near_duplicates,
@@ -84,24 +63,6 @@ async def clients(request: Request, limit: Limit = 100) -> dict[str, Any]:
             }
             for summary in await service.store.clients(limit=limit)
         ]
-    }
-
-
-@guarded_routes.get("/v1/policy")
-async def policy(request: Request) -> dict[str, Any]:
-    """What is in force: profile, model, every setting; secrets are masked."""
-    service: Service = request.app.state.service
-    manifest = service.bundle.manifest
-    settings = service.settings.policy()
-    return {
-        "profile": settings.pop("profile"),
-        "model": {
-            "name": manifest.name,
-            "version": manifest.version,
-            "precision": service.bundle.precision,
-            "providers": service.bundle.providers,
-        },
-        "settings": {section: values for section, values in settings.items() if isinstance(values, dict)},
     }
 
 

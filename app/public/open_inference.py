@@ -11,9 +11,10 @@ from starlette.responses import Response
 from app import __version__
 from app.errors import BadSyntaxError, NotFoundError, UnsupportedMediaError
 from app.public.bodies import decode_base64, parse_json, received_body
+from app.public.charging import charged, require_quota
 from app.public.health import ready_or_503
-from app.public.predict import client_of
 from app.public.problems import documented
+from app.public.security import SECURITY
 from app.service import Service
 from defenses.vocabulary import Answer
 
@@ -157,14 +158,18 @@ async def model_ready(model: str, request: Request) -> Ready:
     response_model=InferAnswer,
     responses=documented(
         HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     openapi_extra={
+        "security": SECURITY,
         "requestBody": {
             "required": True,
             "content": {
@@ -173,19 +178,24 @@ async def model_ready(model: str, request: Request) -> Ready:
                     "example": {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["/9j/4AAQSkZJRg=="]}]},
                 }
             },
-        }
+        },
     },
     summary="Recognize images",
 )
 async def infer(model: str, request: Request) -> Response:
     """Recognize n images, base64 in one BYTES tensor; if one of them fails, the request fails."""
-    service = _service_for(model, request)
+    service: Service = request.app.state.service
     with service.observed("infer"):
+        client = service.clients.identify(request)
+        _service_for(model, request)  # the key first: who has none learns nothing, and the same on every path
+        await require_quota(service, request, client=client)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaError("Send application/json; the binary extension is not offered.")
         async with received_body(service, request.headers, request.receive) as body:
             asked = _parse(body, most=service.settings.server.max_images)
-            rows = await service.ask(*(decode_base64(text) for text in asked.inputs[0].data), client=client_of(request))
+            images = [decode_base64(text) for text in asked.inputs[0].data]
+            async with charged(service, request, client=client, queries=len(images)):
+                rows = await service.ask(*images, client=client)
     manifest = service.bundle.manifest
     document = {
         "id": asked.id or rows[0][0].queries[rows[0][1]].id,
@@ -193,7 +203,7 @@ async def infer(model: str, request: Request) -> Response:
         "model_version": manifest.version,
         "outputs": _tensors([(case.answer, row) for case, row in rows], manifest.labels),
     }
-    return Response(orjson.dumps(document), media_type="application/json")
+    return Response(orjson.dumps(document), headers=request.state.headers, media_type="application/json")
 
 
 def _service_for(model: str, request: Request) -> Service:

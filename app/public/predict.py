@@ -9,7 +9,9 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from app.public.bodies import IMAGE_TYPES, image_in, received_body
+from app.public.charging import charged
 from app.public.problems import documented
+from app.public.security import SECURITY
 from app.service import Service
 from defenses.vocabulary import Case
 
@@ -74,27 +76,29 @@ REQUEST_BODY: dict[str, Any] = {
     response_model=PredictAnswer,
     responses=documented(
         HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra={"requestBody": REQUEST_BODY, "security": SECURITY},
     summary="Recognize one image",
 )
 async def predict(request: Request) -> Response:
     """Recognize one image: send it as JPEG, PNG or WebP, as the form field `file`, or base64 in JSON."""
     service: Service = request.app.state.service
     with service.observed("predict"):
-        async with received_body(service, request.headers, request.receive) as body:
-            ((case, row),) = await service.ask(await image_in(request.headers, body), client=client_of(request))
-        return Response(orjson.dumps(render(service, case, row)), media_type="application/json")
-
-
-def client_of(request: Request) -> str:
-    """Who asks: the peer's address; forwarded headers are claims, and are not believed."""
-    return request.client.host if request.client else "unknown"
+        client = service.clients.identify(request)
+        async with (
+            charged(service, request, client=client, queries=1),
+            received_body(service, request.headers, request.receive) as body,
+        ):
+            ((case, row),) = await service.ask(await image_in(request.headers, body), client=client)
+        return Response(orjson.dumps(render(service, case, row)), headers=request.state.headers, media_type="application/json")
 
 
 def render(service: Service, case: Case, row: int) -> dict[str, Any]:

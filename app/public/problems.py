@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.errors import OverloadedError, ProblemError
+from app.errors import OverloadedError, ProblemError, QuotaExceededError, UnauthorizedError
 from app.service import RETRY_AFTER_SECONDS
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,15 @@ def problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = No
     return Response(orjson.dumps(body), int(status), headers, MEDIA_TYPE)
 
 
-def answer(error: ProblemError) -> Response:
+def answer(request: Request, error: ProblemError) -> Response:
     """The answer to a request that failed with `error`; an unread body closes the connection."""
-    headers = {}
+    headers = dict(getattr(request.state, "headers", {}))
     if isinstance(error, OverloadedError):
         headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    elif isinstance(error, QuotaExceededError):
+        headers |= {**error.headers, "retry-after": str(error.seconds)}
+    elif isinstance(error, UnauthorizedError):
+        headers["www-authenticate"] = 'Bearer realm="cloneguard"'
     if error.status in {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT}:
         headers["connection"] = "close"
     return problem(error.status, str(error), headers)
@@ -66,15 +70,16 @@ def answer(error: ProblemError) -> Response:
 def bug(request: Request, error: Exception) -> Response:
     """The answer to a request that met a bug; what it was is in the log, not in the answer."""
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The request could not be answered.")
+    headers = dict(getattr(request.state, "headers", {}))
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The request could not be answered.", headers)
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of an application as a problem."""
 
-    async def on_problem(_: Request, error: Exception) -> Response:
+    async def on_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
-        return answer(error)
+        return answer(request, error)
 
     async def on_http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -1,6 +1,7 @@
 """One channel of the fingerprint: the founders' codes in it, and which of them a code is near to."""
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,12 +24,13 @@ class Channel:
         self._index: HammingIndex | None = None if width is None else self._new_index(width)
         self._sequences = array("q")  # the founder's row at each position of the index
 
-    def oldest(self, codes: Sequence[bytes]) -> list[tuple[int, int] | None]:
-        """For each code the founder within the radius that came first, as (its row's sequence number, distance)."""
+    def oldest(self, codes: Sequence[bytes], *, since: int = 0) -> list[tuple[int, int] | None]:
+        """For each code the founder within the radius that came first from `since` on, as (its row's sequence number, distance)."""
         oldest: list[tuple[int, int] | None] = [None] * len(codes)
         asked = [at for at, code in enumerate(codes) if code]
         if asked:
-            positions, distances = self._index_for(codes).oldest_within(_stack(codes), self._radius)
+            start = bisect_left(self._sequences, since)
+            positions, distances = self._index_for(codes).oldest_within(_stack(codes), self._radius, start=start)
             for at, position, distance in zip(asked, positions.tolist(), distances.tolist(), strict=True):
                 if position >= 0:
                     oldest[at] = (self._sequences[position], distance)
@@ -49,6 +51,13 @@ class Channel:
         if any(codes):
             self._index_for(codes).add(_stack(codes))
             self._sequences.extend(sequence for code, sequence in zip(codes, sequences, strict=True) if code)
+
+    def forget(self, before: int) -> None:
+        """Drop the founders whose sequence number is below `before`."""
+        count = bisect_left(self._sequences, before)
+        if count and self._index:
+            self._index.drop_oldest(count)
+            del self._sequences[:count]
 
     def _index_for(self, codes: Sequence[bytes]) -> HammingIndex:
         width = self._index.width if self._index else max(map(len, codes))

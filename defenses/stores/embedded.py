@@ -2,26 +2,29 @@
 
 import asyncio
 import os
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import count, groupby
-from operator import attrgetter
+from dataclasses import astuple
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from defenses.stores.chain import GENESIS, link
-from defenses.stores.channel import Channel
 from defenses.stores.database import connected, driver_errors, locked
-from defenses.stores.protocol import FORGETTING, AuditEntry, AuditRecord, ClientSummary, Match, Sighting, StoreError
+from defenses.stores.deciding import decide
+from defenses.stores.founders import Founders
+from defenses.stores.protocol import AuditEntry, AuditRecord, ClientSummary, Match, Sighting, StoreError
+from defenses.stores.summaries import summaries
 from defenses.vocabulary import NEW_CLIENT, ClientRecord, Neighbourhood
 
-_FOUNDERS = "SELECT sequence, perceptual, embedding FROM sightings WHERE index_id = ? AND neighbourhood = digest ORDER BY sequence"
+_FOUNDERS = """SELECT sequence, perceptual, embedding, first_seen FROM sightings
+    WHERE index_id = ? AND neighbourhood = digest ORDER BY sequence"""
 _FACTS = "SELECT f.digest, f.client, f.flagged, f.top_class, f.second_class, f.client_queries, f.client_flagged FROM sightings AS f"
 _FACTS_BY_SEQUENCE = f"{_FACTS} WHERE f.sequence = ?"
 _FACTS_BY_DIGEST = """SELECT s.digest, f.digest, f.client, f.flagged, f.top_class, f.second_class, f.client_queries, f.client_flagged
-    FROM sightings AS s JOIN sightings AS f ON f.index_id = s.index_id AND f.digest = s.neighbourhood
+    FROM sightings AS s LEFT JOIN sightings AS f
+    ON f.index_id = s.index_id AND f.digest = s.neighbourhood AND f.sequence BETWEEN ? AND s.sequence
     WHERE s.index_id = ? AND s.digest IN"""
 _WRITE_SIGHTINGS = """INSERT INTO sightings VALUES {rows}
     ON CONFLICT (index_id, digest) DO UPDATE SET last_seen = max(last_seen, excluded.last_seen), count = count + 1"""
@@ -36,10 +39,10 @@ _WRITE_RECORDS = """INSERT INTO records VALUES {rows}
 _RECORDS = "SELECT sequence, CAST(body AS BLOB), CAST(link AS BLOB) FROM audit WHERE sequence > ?"
 _OLDEST_RECORDS = f"{_RECORDS} ORDER BY sequence LIMIT ?"
 _NEWEST_RECORDS = f"{_RECORDS} ORDER BY sequence DESC LIMIT ?"
-_CHANNELS = ("perceptual", "embedding")  # a tie goes to the former
 _REBUILD_ROWS = 10_000  # at a time
 _MOST_VALUES = 30_000  # of one statement; SQLite takes 32,766
-_client = attrgetter("client")
+_SWEPT = 512  # sequence numbers that one call frees of what was forgotten
+_SWEEP = "DELETE FROM sightings WHERE index_id = ? AND sequence BETWEEN ? AND ?"
 
 Result = TypeVar("Result")
 
@@ -55,14 +58,18 @@ class EmbeddedStore:
     the file's, not the index's. One process at a time has the file (a lock on PATH.lock): FAISS sees no one else's writes.
     """
 
-    def __init__(self, path: Path, *, index: str, audit_key: bytes, perceptual_radius: int, embedding_radius: int) -> None:
+    def __init__(
+        self, path: Path, *, index: str, audit_key: bytes, perceptual_radius: int, embedding_radius: int, most_neighbourhoods: int,
+        retention_seconds: float,
+    ) -> None:  # fmt: skip
         """Open or create the file (mode 0600, in a folder of mode 0700) and rebuild the indexes; this blocks until ready.
 
         Raises StoreError if another process has the file, if its schema version is not ours, or if it can't be read.
         """
         self._path = path
         self._audit_key = audit_key
-        self._radii = (perceptual_radius, embedding_radius)
+        self._radii = {"perceptual_radius": perceptual_radius, "embedding_radius": embedding_radius}
+        self._most, self._retention = most_neighbourhoods, retention_seconds
         self._closed = False
         with driver_errors(path), ExitStack() as resources:
             resources.callback(os.close, locked(path))
@@ -71,11 +78,17 @@ class EmbeddedStore:
             self._connection.execute("INSERT INTO indexes (name) VALUES (?) ON CONFLICT DO NOTHING", (index,))
             ((self._index_id,),) = self._rows("SELECT id FROM indexes WHERE name = ?", index)
             ((self._sequence,),) = self._rows("SELECT coalesce(max(sequence), 0) FROM sightings")
+            ((self._swept,),) = self._rows("SELECT coalesce(min(sequence), 1) FROM sightings WHERE index_id = ?", self._index_id)
             ((sequence, head),) = self._rows("SELECT sequence, link FROM audit ORDER BY sequence DESC LIMIT 1") or [(0, GENESIS)]
             self._head: tuple[int, bytes] = (sequence, head)
             self._rebuild()
             self._resources = resources.pop_all()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    @property
+    def degraded(self) -> bool:
+        """See QueryStore; a file is there or the store fails."""
+        return False
 
     async def find_or_found(self, sightings: Sequence[Sighting]) -> list[Match]:
         """See QueryStore; the indexes are searched once a channel for the whole call, on hit and miss alike."""
@@ -83,7 +96,7 @@ class EmbeddedStore:
 
     async def neighbourhoods(self) -> int:
         """See QueryStore."""
-        return await self._run(lambda: self._neighbourhoods)
+        return await self._run(lambda: len(self._founders))
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
         """See QueryStore."""
@@ -93,6 +106,10 @@ class EmbeddedStore:
         """See QueryStore."""
         query = _NEWEST_RECORDS if newest else _OLDEST_RECORDS
         return [AuditRecord(*row) for row in await self._run(lambda: self._rows(query, after, limit))]
+
+    async def audit_start(self) -> tuple[int, bytes]:
+        """See QueryStore; a file keeps all records."""
+        return 0, GENESIS
 
     async def clients(self, *, limit: int = 100) -> list[ClientSummary]:
         """See QueryStore."""
@@ -117,19 +134,14 @@ class EmbeddedStore:
         return self._connection.execute(query, values).fetchall()
 
     def _rebuild(self) -> None:
-        perceptual_radius, embedding_radius = self._radii
-        self._channels = (Channel("perceptual", radius=perceptual_radius, width=8), Channel("embedding", radius=embedding_radius))
-        self._neighbourhoods = 0
+        self._founders = Founders(**self._radii)
         self._behind = True  # founders are committed that the indexes lack
         founders = self._connection.execute(_FOUNDERS, (self._index_id,))
         while rows := founders.fetchmany(_REBUILD_ROWS):
-            self._remember(*zip(*rows, strict=True))
+            self._founders.add(*zip(*rows, strict=True))
+        while self._founders.first < self._founders.trim(most=self._most, seconds=self._retention):
+            pass
         self._behind = False
-
-    def _remember(self, sequences: Sequence[int], *codes: Sequence[bytes]) -> None:
-        for channel, channel_codes in zip(self._channels, codes, strict=True):
-            channel.add(channel_codes, sequences)
-        self._neighbourhoods += len(sequences)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -149,6 +161,7 @@ class EmbeddedStore:
         with self._transaction():
             records = self._records({sighting.client for sighting in sightings})
             matches = self._matches(sightings, records)
+            self._sweep()
             self._write(_WRITE_RECORDS, [(self._index_id, client, r.queries, r.flagged) for client, r in records.items()])
             self._write(
                 _WRITE_SIGHTINGS,
@@ -161,57 +174,42 @@ class EmbeddedStore:
             )  # fmt: skip
         self._sequence += len(sightings)
         founders = [
-            (sequence, sighting.perceptual, sighting.embedding)
+            (sequence, sighting.perceptual, sighting.embedding, sighting.time)
             for sequence, sighting, match in zip(count(first), sightings, matches)
             if not match.channel
         ]
         if founders:
             self._behind = True
-            self._remember(*zip(*founders, strict=True))
+            self._founders.add(*zip(*founders, strict=True))
             self._behind = False
+        self._founders.trim(most=self._most, seconds=self._retention)
         return matches
 
     def _matches(self, sightings: Sequence[Sighting], records: dict[str, ClientRecord]) -> list[Match]:
-        codes = ([sighting.perceptual for sighting in sightings], [sighting.embedding for sighting in sightings])
-        # Nearest of kin: (age, channel, distance), so that the least is the oldest and a tie goes to the first channel.
-        stored: list[list[tuple[int, int, int]]] = [[] for _ in sightings]
-        for kind, channel in enumerate(self._channels):
-            for kin, near in zip(stored, channel.oldest(codes[kind]), strict=True):
-                if near:
-                    kin.append((near[0], kind, near[1]))
-        alone = [at for at, kin in enumerate(stored) if not kin]
-        siblings: defaultdict[int, list[tuple[int, int, int]]] = defaultdict(list)
-        for kind, channel in enumerate(self._channels):
-            for later, earlier, distance in channel.pairs([codes[kind][at] for at in alone]):
-                siblings[alone[later]].append((alone[earlier], kind, distance))
+        stored = self._founders.kin(sightings)
+        return decide(
+            sightings,
+            stored=stored,
+            siblings=self._founders.siblings(sightings, [at for at, kin in enumerate(stored) if not kin]),
+            seen=self._known([sighting.digest for sighting in sightings]),
+            records=records,
+            founder=lambda sequence: _neighbourhood(*self._rows(_FACTS_BY_SEQUENCE, sequence)[0]),
+        )
 
-        matches: list[Match] = []
-        seen = self._known([sighting.digest for sighting in sightings])
-        for at, sighting in enumerate(sightings):
-            record = records[sighting.client]
-            known = seen.get(sighting.digest)
-            founding = [kin for kin in siblings.get(at, ()) if not matches[kin[0]].channel]
-            if known:
-                match = Match(known, "digest", 0, record)
-            elif stored[at]:
-                sequence, kind, distance = min(stored[at])
-                (founder,) = self._rows(_FACTS_BY_SEQUENCE, sequence)
-                match = Match(_neighbourhood(*founder), _CHANNELS[kind], distance, record)
-            elif founding:
-                earlier, kind, distance = min(founding)
-                match = Match(matches[earlier].neighbourhood, _CHANNELS[kind], distance, record)
-            else:
-                home = Neighbourhood(sighting.digest, sighting.client, sighting.flagged, sighting.top_classes, record)
-                match = Match(home, "", 0, record)
-            seen[sighting.digest] = match.neighbourhood
-            matches.append(match)
-            if not match.channel or match.neighbourhood.founder != sighting.client:
-                records[sighting.client] = _advanced(record, flagged=sighting.flagged)
-        return matches
+    def _sweep(self) -> None:
+        """Delete some of the sightings that are older than every founder: they, and what they joined, are forgotten."""
+        until = min(self._founders.first, self._swept + _SWEPT)
+        if self._swept < until:
+            self._connection.execute(_SWEEP, (self._index_id, self._swept, until - 1))
+            self._swept = until
 
     def _known(self, digests: Sequence[bytes]) -> dict[bytes, Neighbourhood]:
         query = f"{_FACTS_BY_DIGEST} ({', '.join('?' * len(digests))})"
-        return {digest: _neighbourhood(*facts) for digest, *facts in self._rows(query, self._index_id, *digests)}
+        found = self._rows(query, self._founders.first, self._index_id, *digests)
+        stale = [(self._index_id, digest) for digest, *facts in found if facts[0] is None]
+        if stale:  # what they joined is forgotten, and so are they
+            self._connection.executemany("DELETE FROM sightings WHERE index_id = ? AND digest = ?", stale)
+        return {digest: _neighbourhood(*facts) for digest, *facts in found if facts[0] is not None}
 
     def _records(self, clients: Collection[str]) -> dict[str, ClientRecord]:
         query = f"{_RECORDS_OF} ({', '.join('?' * len(clients))})"
@@ -229,26 +227,14 @@ class EmbeddedStore:
     def _append_audit(self, entries: Sequence[AuditEntry]) -> None:
         last, head = self._head
         records = []
-        by_client = sorted(entries, key=_client)
         for entry in entries:
             last, head = last + 1, link(self._audit_key, head, entry.body)
             records.append((last, entry.body, head))
         with self._transaction():
             self._write("INSERT INTO audit VALUES {rows}", records)
-            self._write(_WRITE_CLIENTS, [_summary(client, list(own)) for client, own in groupby(by_client, key=_client)])
+            self._write(_WRITE_CLIENTS, [astuple(summary) for summary in summaries(entries)])
         self._head = (last, head)
 
 
 def _neighbourhood(digest: bytes, client: str, flagged: int, top: int, second: int, *record: int) -> Neighbourhood:
     return Neighbourhood(digest, client, bool(flagged), (top, second), ClientRecord(*record))
-
-
-def _advanced(record: ClientRecord, *, flagged: bool) -> ClientRecord:
-    queries, flags = record.queries + 1, record.flagged + flagged
-    return ClientRecord(queries, flags) if queries < FORGETTING else ClientRecord(queries // 2, flags // 2)
-
-
-def _summary(client: str, entries: Sequence[AuditEntry]) -> tuple[object, ...]:
-    times = [entry.time for entry in entries]
-    counts = (sum(getattr(entry, name) for entry in entries) for name in ("flagged", "near_duplicate", "altered"))
-    return (client, len(entries), *counts, min(times), max(times))

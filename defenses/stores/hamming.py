@@ -46,8 +46,13 @@ class HammingIndex:
             self._index.add(codes)
         return np.arange(first, first + len(codes), dtype=np.int64)
 
-    def oldest_within(self, codes: Bits, radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The lowest position at a distance of at most `radius` from each of `codes` (n, width), and that distance.
+    def drop_oldest(self, count: int) -> None:
+        """Forget the first `count` codes; the others move down by as many positions."""
+        with self._lock:
+            self._index.remove_ids(faiss.IDSelectorRange(0, count))
+
+    def oldest_within(self, codes: Bits, radius: int, *, start: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The lowest position from `start` on at a distance of at most `radius` from each of `codes` (n, width), and that distance.
 
         Both are (n,), and -1 where there is none. `radius` is at most `widest_exact_radius(width)`.
         """
@@ -59,8 +64,13 @@ class HammingIndex:
             limits, distances, positions = self._index.range_search(codes, radius + 1)
         oldest = np.full(len(codes), -1, dtype=np.int64)
         nearness = np.full(len(codes), -1, dtype=np.int64)
-        starts = limits.astype(np.int64)
-        counts = starts[1:] - starts[:-1]
+        ends = limits.astype(np.int64)
+        if start:
+            live = positions >= start
+            positions, distances = positions[live], distances[live]
+            ends = np.concatenate(([0], np.cumsum(live)))[ends]
+        starts = ends[:-1]
+        counts = ends[1:] - starts
         found = np.flatnonzero(counts)
         if len(found):
             oldest[found] = np.minimum.reduceat(positions, starts[found])

@@ -45,7 +45,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One answered query, before it is chained. `body` is canonical JSON; the counts feed the client's summary."""
+    """One answered query, before it is chained. `body` is canonical JSON; the counts feed the client's summary.
+
+    An empty `client` means an event of the operator's: it is chained, and belongs to nobody's summary.
+    """
 
     client: str
     time: float
@@ -80,12 +83,20 @@ class ClientSummary:
 class QueryStore(Protocol):
     """The service's memory of queries. One instance serves one model's index; every method may raise StoreError."""
 
+    @property
+    def degraded(self) -> bool:
+        """Whether answers come from a local view, or records wait, because the place where they are kept is away."""
+        ...
+
     async def find_or_found(self, sightings: Sequence[Sighting]) -> list[Match]:
         """Join every sighting to a neighbourhood, in order, atomically; written before it returns.
 
         The same pixel digest first, then the OLDEST founder within the radius on either channel (a tie goes to the
         perceptual one); if there is none the sighting founds one. A sighting sees those before it in the same call.
         Hit and miss write the same row in the same commit.
+
+        The oldest neighbourhoods are forgotten when there are too many or they are too old, a bounded number a call; sightings that
+        joined them are like new then.
 
         A founder, and a joiner of another client's neighbourhood, advances its client's record, which is this index's; both counts are
         halved when there are `FORGETTING` queries.
@@ -102,6 +113,10 @@ class QueryStore(Protocol):
 
     async def audit(self, *, after: int = 0, limit: int = 100, newest: bool = False) -> list[AuditRecord]:
         """At most `limit` records with a sequence number above `after`: the oldest of them first, or the newest first."""
+        ...
+
+    async def audit_start(self) -> tuple[int, bytes]:
+        """Sequence number and link of the record before the first that is kept: (0, 32 zero bytes) if none was cut off."""
         ...
 
     async def clients(self, *, limit: int = 100) -> list[ClientSummary]:

@@ -16,6 +16,13 @@ from tests.defenses.cases import case_of
 pytestmark = pytest.mark.anyio
 
 
+class FullStore:
+    """A store that can't write."""
+
+    async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
+        raise StoreError(f"disk full, {len(entries)} entries")
+
+
 async def answered(n: int) -> Case:
     return await OutputTruncation(mode=Mode.ENFORCE, top_k=3, decimals=2, labels_only=False)(case_of(n))
 
@@ -36,11 +43,18 @@ async def test_one_record_a_query_without_pixels_or_scores(tmp_path: Path) -> No
 async def test_a_record_that_cannot_be_written_stops_the_answer() -> None:
     """The dropped records are counted, and the error goes on."""
 
-    class FullStore:
-        async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
-            raise StoreError(f"disk full, {len(entries)} entries")
-
     dropped: list[int] = []
     with pytest.raises(StoreError):
         await Audit(FullStore(), on_dropped=dropped.append)(await answered(3))  # type: ignore[arg-type]
     assert dropped == [3]
+
+
+async def test_where_records_are_not_required_the_answer_leaves_and_the_loss_is_counted() -> None:
+    """Never silent: what was not recorded is counted as dropped, and not as recorded."""
+
+    dropped: list[int] = []
+    recorded: list[int] = []
+    case = await answered(3)
+    step = Audit(FullStore(), on_dropped=dropped.append, on_recorded=recorded.append, required=False)  # type: ignore[arg-type]
+    assert await step(case) is case
+    assert (dropped, recorded) == ([3], [])

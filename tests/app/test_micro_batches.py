@@ -28,9 +28,9 @@ def gated(sizes: list[int]) -> tuple[Callable[[tuple[Query, ...]], Awaitable[Cas
     return walk, gate
 
 
-async def as_it_is(case: Case) -> Case:
+async def as_it_is(case: Case) -> list[tuple[Case, int]]:
     """Defend nothing."""
-    return case
+    return [(case, row) for row in range(len(case.queries))]
 
 
 async def settle() -> None:
@@ -142,9 +142,9 @@ async def test_the_model_takes_the_next_batch_while_the_last_one_is_defended() -
     gate.set()
     defending = asyncio.Event()
 
-    async def defend(case: Case) -> Case:
+    async def defend(case: Case) -> list[tuple[Case, int]]:
         await defending.wait()
-        return case
+        return await as_it_is(case)
 
     batches = MicroBatches(walk, defend, workers=1, max_batch=8, deadline_seconds=5)
     tasks = []

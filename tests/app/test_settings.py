@@ -131,3 +131,11 @@ def test_the_perceptual_radius_is_the_bundles_own_unless_it_is_said() -> None:
     assert perceptual_radius(silent, Calibration()) == UNCALIBRATED_PERCEPTUAL_RADIUS
     with pytest.raises(SettingsError, match="perceptual_radius"):
         read_settings(assignments=["near_duplicates.perceptual_radius=8"])  # wider than stores search exactly
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hunter2:x", "h@nter2", "hunter2/x"])
+def test_a_store_urls_password_is_not_shown(password: str) -> None:
+    """Operators may read all settings; the store itself gets the URL as it was given."""
+    settings = read_settings(store={"url": f"redis://shop:{password}@10.0.0.1:6379/2"})
+    assert settings.policy()["store"]["url"] == "redis://shop:**********@10.0.0.1:6379/2"
+    assert settings.store_url() == f"redis://shop:{password}@10.0.0.1:6379/2"

@@ -1,5 +1,6 @@
 """The rule of one neighbourhood, one answer, said by brute force; and sightings to try it on."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -67,8 +68,9 @@ def _blurred(rng: np.random.Generator, bits: np.ndarray[tuple[int], np.dtype[np.
 class Rule:
     """What `find_or_found` promises, in the fewest words."""
 
-    def __init__(self, *, perceptual_radius: int, embedding_radius: int) -> None:
+    def __init__(self, *, perceptual_radius: int, embedding_radius: int, most: float = math.inf, seconds: float = math.inf) -> None:
         self._radii = (perceptual_radius, embedding_radius)
+        self._most, self._seconds = most, seconds
         self._homes: dict[bytes, Neighbourhood] = {}
         self._records: dict[str, ClientRecord] = {}
         self.founders: list[tuple[Sighting, Neighbourhood]] = []
@@ -81,6 +83,12 @@ class Rule:
         if not match.channel or match.neighbourhood.founder != new.client:
             self._records[new.client] = ClientRecord(record.queries + 1, record.flagged + new.flagged)
         return replace(match, record=record)
+
+    def forget(self) -> None:
+        """What happens at the end of a call: the oldest go, and with them all that joined them."""
+        while len(self.founders) > self._most or (self.founders and self.founders[0][0].time < self.founders[-1][0].time - self._seconds):
+            _, gone = self.founders.pop(0)
+            self._homes = {digest: home for digest, home in self._homes.items() if home is not gone}
 
     def _near(self, new: Sighting, record: ClientRecord) -> Match:
         for founder, home in self.founders:

@@ -47,6 +47,24 @@ def test_the_search_is_exact_at_every_radius(width: int) -> None:
         np.testing.assert_array_equal(distances, expected_distances)
 
 
+def test_what_is_dropped_or_before_the_start_is_not_found() -> None:
+    """Dropping the oldest moves the others down; a later start skips what is there."""
+    rng = np.random.default_rng(1)
+    stored = rng.integers(0, 256, (50, 8), dtype=np.uint8)
+    stored[30:] = stored[:20]
+    index = HammingIndex(8)
+    index.add(stored)
+    for start in (0, 1, 10, 40, 50):
+        positions, distances = index.oldest_within(stored, 0, start=start)
+        expected, _ = oldest_by_brute_force(stored[start:], stored, 0) if start < 50 else (np.full(50, -1), None)
+        np.testing.assert_array_equal(positions, np.where(expected >= 0, expected + start, -1))
+        np.testing.assert_array_equal(distances, np.where(expected >= 0, 0, -1))
+    index.drop_oldest(10)
+    assert len(index) == 40
+    expected, _ = oldest_by_brute_force(stored[10:], stored, 0)
+    np.testing.assert_array_equal(index.oldest_within(stored, 0)[0], expected)
+
+
 def test_one_bit_more_than_the_bands_allow_is_refused() -> None:
     """A radius that the search would answer inexactly is a programmer's error, not a worse answer."""
     assert [widest_exact_radius(width) for width in (8, 16, 32)] == [7, 15, 31]

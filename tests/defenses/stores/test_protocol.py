@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,23 +13,22 @@ from defenses.stores import open_store
 from defenses.stores.chain import verify
 from defenses.stores.protocol import FORGETTING, AuditEntry, ClientSummary, QueryStore, StoreError
 from defenses.vocabulary import ClientRecord
+from tests.defenses.stores.replicas import KEY, PATIENT
 from tests.defenses.stores.rule import Rule, crowd, ones, sighting
 
-KEY = b"k" * 32
-BACKENDS: dict[str, Callable[[Path], str]] = {"embedded": lambda folder: f"sqlite:///{folder}/store.db"}
 Opener = Callable[..., AbstractAsyncContextManager[QueryStore]]
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["embedded", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Open the backend's store, always the same one within a test, and close it after the `async with`."""
-    url = BACKENDS[request.param](tmp_path)
+    url = f"sqlite:///{tmp_path}/store.db" if request.param == "embedded" else request.getfixturevalue("empty_redis").url
 
     @asynccontextmanager
-    async def open_one(*, index: str = "cifar10@1", embedding_radius: int = 12) -> AsyncIterator[QueryStore]:
-        store = await open_store(url, index=index, audit_key=KEY, embedding_radius=embedding_radius)
+    async def open_one(*, index: str = "cifar10@1", **options: Any) -> AsyncIterator[QueryStore]:
+        store = await open_store(url, index=index, audit_key=KEY, timeout_seconds=PATIENT, **{"embedding_radius": 12, **options})
         try:
             yield store
         finally:
@@ -209,23 +209,56 @@ async def test_an_index_does_not_see_another_ones_sightings(opened: Opener) -> N
         assert match.neighbourhood.id == (1).to_bytes(32, "big")
 
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_it_follows_the_rule_on_random_crowds(opened: Opener, seed: int) -> None:
-    """Over calls of 1 to 64 sightings and a restart, every match is the brute-force rule's, distance included."""
+LIMITS = [{}, {"most": 12}, {"seconds": 300_000.0}, {"most": 30, "seconds": 800_000.0}]
+
+
+@pytest.mark.parametrize(("seed", "limits"), [*((seed, {}) for seed in range(4)), *enumerate(LIMITS[1:])])
+async def test_it_follows_the_rule_on_random_crowds(opened: Opener, seed: int, limits: dict[str, Any]) -> None:
+    """Over calls of 1 to 64 sightings and a restart, every match is the brute-force rule's, distance included; so is what is forgotten."""
+    options = {"most_neighbourhoods": limits.get("most", 10**6), "retention_seconds": limits.get("seconds", 10**9)}
     rng = np.random.default_rng(seed)
     sightings = list(crowd(rng, size=600))
-    rule = Rule(perceptual_radius=6, embedding_radius=12)
+    rule = Rule(perceptual_radius=6, embedding_radius=12, **limits)
     taken: list[str] = []
     for half in (sightings[:300], sightings[300:]):
-        async with opened() as store:
+        async with opened(**options) as store:
             while half:
                 size = int(rng.integers(1, 65))
                 matches = await store.find_or_found(half[:size])
                 assert matches == [rule.find_or_found(new) for new in half[:size]]
+                rule.forget()
                 taken += [match.channel for match in matches]
                 half = half[size:]  # noqa: PLW2901
             assert await store.neighbourhoods() == len(rule.founders)
     assert set(taken) == {"digest", "perceptual", "embedding", ""}
+
+
+async def test_the_oldest_are_forgotten_a_bounded_number_a_call(opened: Opener) -> None:
+    """A limit that is lowered is reached by and by, the oldest first; who joined a forgotten neighbourhood is new again."""
+    codes = np.random.default_rng(0).integers(0, 2**63, 400)
+    images = [sighting(n, perceptual=int(code)) for n, code in enumerate(codes)]
+    async with opened() as store:
+        await store.find_or_found([*images, sighting(1000, perceptual=int(codes[0]) ^ 1)])
+    async with opened(most_neighbourhoods=50) as store:
+        for at in range(4):
+            (last,) = await store.find_or_found([images[-1 - at]])
+            assert last.channel == "digest"
+        assert await store.neighbourhoods() == 50
+        joiner, oldest, kept = await store.find_or_found([sighting(1000, perceptual=int(codes[0]) ^ 1), images[0], images[-50]])
+        assert (joiner.channel, oldest.channel, kept.channel) == ("", "perceptual", "digest")
+        assert oldest.neighbourhood == joiner.neighbourhood
+
+
+async def test_what_is_much_older_than_the_newest_is_forgotten(opened: Opener) -> None:
+    """The age that counts is that of founding, and only founding moves it."""
+    async with opened(retention_seconds=500.0) as store:
+        await store.find_or_found([sighting(1, time=0.0), sighting(2, perceptual=ones(20), time=400.0)])
+        (joined,) = await store.find_or_found([sighting(3, perceptual=ones(1), time=900.0)])
+        assert joined.neighbourhood.id[-1] == 1
+        await store.find_or_found([sighting(4, perceptual=ones(40), time=600.0)])
+        assert await store.neighbourhoods() == 2
+        again, kept = await store.find_or_found([sighting(1, time=600.0), sighting(2, perceptual=ones(20), time=600.0)])
+        assert (again.channel, kept.channel) == ("", "digest")
 
 
 async def test_the_audit_log_is_one_chain_across_restarts(opened: Opener) -> None:
@@ -252,6 +285,15 @@ async def test_summaries_add_up_and_come_busiest_first(opened: Opener) -> None:
             ClientSummary("ben", queries=1, flagged=1, near_duplicates=0, altered=0, first_seen=4.0, last_seen=4.0),
         ]
         assert [summary.client for summary in await store.clients(limit=1)] == ["anna"]
+
+
+async def test_an_operators_event_is_chained_and_nobodys(opened: Opener) -> None:
+    """An entry without a client is a record like any other, and no client's query."""
+    async with opened() as store:
+        await store.append_audit([entry("", 1), entry("anna", 2)])
+        records = await store.audit()
+        assert (len(records), verify(KEY, records)) == (2, None)
+        assert [(summary.client, summary.queries) for summary in await store.clients()] == [("anna", 1)]
 
 
 async def test_a_closed_store_says_so(opened: Opener) -> None:
