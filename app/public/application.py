@@ -9,9 +9,9 @@ from starlette.types import Receive, Scope, Send
 
 from app import __version__
 from app.errors import ProblemError
+from app.opening import open_service
 from app.public import health, open_inference, predict, problems
 from app.public.security import SCHEMES
-from app.service import open_service
 from app.settings import Settings
 
 DESCRIPTION = """Ask what is on an image. Three ways to send it to `/predict`, and the Open Inference Protocol v2 under `/v2`.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from app.opening import UNCALIBRATED_PERCEPTUAL_RADIUS, perceptual_radius
 from app.profiles import PROFILES
-from app.service import UNCALIBRATED_PERCEPTUAL_RADIUS, perceptual_radius
 from app.settings import Settings, SettingsError, read_settings
 from defenses.calibration import Calibration
 from defenses.vocabulary import Mode
