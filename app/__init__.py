@@ -1,3 +1,3 @@
 """The prediction service: the only package that knows the defences and the recognizers."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
