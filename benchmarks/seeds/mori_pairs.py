@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.seeds.mori_features import Features, SetName
 from benchmarks.seeds.mori_recognizers import CLONE_KINDS, KINDS, LEARNED, STRATEGIES, Fitted, Kind, Strategy, clone, original, uniform
-from defenses.clone_detection.features import measure
+from defenses.clone_detection.features import compare
 from defenses.clone_detection.recognizer import Recognizer
 from defenses.clone_detection.sampling import COUNT, Sample, boundary_samples, random_sample
 
@@ -115,7 +115,8 @@ def _samples(recognizer: Recognizer, random: np.random.Generator, size: Size) ->
 def _features(suspect: Recognizer, near: Mapping[int, Sample], far: Sample) -> dict[int, Triple]:
     """A suspect's features after each number of steps."""
     found: dict[int, Triple] = {}
+    wide = suspect(far.inputs)
     for steps, sample in near.items():
-        alpha, beta, gamma = measure(suspect, near=sample, far=far).vector().tolist()
+        alpha, beta, gamma = compare(suspect(sample.inputs), wide, near=sample, far=far).vector().tolist()
         found[steps] = (alpha, beta, gamma)
     return found

@@ -42,7 +42,7 @@ class Interval:
     def of_mean(cls, values: NDArray[np.float64]) -> Self:
         """The mean of n values with the bootstrap's percentile interval: squares are too skewed for a normal one."""
         random = np.random.default_rng(0)  # the same inputs have the same interval
-        means = [values[random.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
+        means = values[random.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
         low, high = np.quantile(means, (0.025, 0.975))
         return cls(float(values.mean()), float(low), float(high))
 
@@ -77,19 +77,26 @@ def measure(suspect: Recognizer, *, near: Sample, far: Sample) -> Features:
     A suspect that tells no confidences is asked about the near sample only: without them the far one says nothing.
     """
     close = suspect(near.inputs)
+    told = (near.original, far.original, close)
+    return compare(close, suspect(far.inputs) if all(one.confidences is not None for one in told) else None, near=near, far=far)
+
+
+def compare(close: Answers, wide: Answers | None, *, near: Sample, far: Sample) -> Features:
+    """The features from a suspect's answers to both samples: `close` to the near one, `wide` to the far one, if it was asked."""
     alpha = Interval.of_share(close.labels == near.original.labels)
     queries = near.queries + far.queries
-    told = {"original": (near.original, far.original), "suspect": (close,)}
-    silent = [f"the {side}" for side, answers in told.items() if any(one.confidences is None for one in answers)]
+    sides = {"original": (near.original, far.original), "suspect": (close,) if wide is None else (close, wide)}
+    silent = [f"the {side}" for side, answers in sides.items() if any(one.confidences is None for one in answers)]
     if silent:
         message = f"{' and '.join(silent)} told labels only: beta and gamma need confidences, so the verdict rests on alpha alone"
-        return Features(alpha, None, None, queries, len(near.inputs), message)
+        return Features(alpha, None, None, queries, len(close.labels) + (0 if wide is None else len(wide.labels)), message)
+    assert wide is not None, "with confidences the far sample says something"
     return Features(
         alpha=alpha,
-        beta=Interval.of_share(_ahead(far.original, suspect(far.inputs)) > 0),
+        beta=Interval.of_share(_ahead(far.original, wide) > 0),
         gamma=Interval.of_mean(_ahead(near.original, close) ** 2),
         original_queries=queries,
-        suspect_queries=len(near.inputs) + len(far.inputs),
+        suspect_queries=len(close.labels) + len(wide.labels),
     )
 
 

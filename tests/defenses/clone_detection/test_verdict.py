@@ -109,6 +109,20 @@ def test_a_suspect_that_tells_labels_is_judged_by_alpha() -> None:
     assert verdict.consistent and "labels only" in verdict.message
 
 
+def test_a_judge_survives_its_page() -> None:
+    """Read from JSON it says what it said before, and a damaged page is refused."""
+    judge = Judge.of(bank(apart=4))
+    page = json.loads(json.dumps(judge.to_json()))
+    again = Judge.from_json(page)
+    for values in ((0.6, 0.2, 0.2), (0.55, 0.25, 0.25), (0.5, 0.3, 0.3)):
+        assert again(features(*values)) == judge(features(*values))
+    for damage in ({"at_most": None}, {"choice": {}}, {"folds": [{}]}, {"folds": [{"tree": page["tree"], "independents": [[1, 2, 3]]}]}):
+        with pytest.raises(BankError):
+            Judge.from_json(page | damage)
+    with pytest.raises(TreeError):
+        Judge.from_json(page | {"tree": {}})
+
+
 def test_bounds_know_that_pairs_share_models() -> None:
     """132 pairs of 12 models without a false one say less than 132 trials; one model that is always mistaken says much less."""
     pairs = [(str(i), str(j)) for i in range(12) for j in range(12) if i != j]
