@@ -1,6 +1,6 @@
 """Mori's tables as they are printed: ours beside the paper's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from defenses.clone_detection.features import NAMES
 
 TITLES = ("(i), (ii) unrelated: SVM, random forest", "(i), (iii) clone (a): SVM, k-NN", "(i), (iv) clone (b): SVM, random forest")
 PAPER_I: tuple[Triple, ...] = ((0.580, 0.217, 0.342), (0.866, 0.050, 0.172), (0.752, 0.118, 0.026))
-PATTERN = {
+PATTERN: Mapping[str, Callable[[Triple, Triple, Triple], bool]] = {
     "alpha of both clones above the unrelated one's": lambda u, a, b: min(a[0], b[0]) > u[0],
     "beta smallest for the clone of labels": lambda u, a, b: a[1] < min(u[1], b[1]),
     "gamma smallest for the clone of confidences": lambda u, a, b: b[2] < min(u[2], a[2]),

@@ -65,9 +65,8 @@ def test_a_recognizer_becomes_a_bundle(architecture: str, tmp_path: Path) -> Non
     student = students.build(architecture, classes=3, size=32, seed=0).eval()
     export(student, tmp_path / "student.onnx")
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    make_bundle(
-        tmp_path / "student.onnx", tmp_path / "bundle", name="bank", version="1", labels=("a", "b", "c"), size=32, mean=(0, 0, 0), std=(1, 1, 1)
-    )  # fmt: skip
+    plain = {"labels": ("a", "b", "c"), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    make_bundle(tmp_path / "student.onnx", tmp_path / "bundle", name="bank", version="1", size=32, **plain)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(tmp_path / "bundle" / "model.onnx", providers=["CPUExecutionProvider"])
     logits = session.run(["logits"], {"images": images})[0]
     answers = Network(student)(images)

@@ -117,7 +117,7 @@ def test_features_are_points_of_a_square() -> None:
     """Two numbers an image within [-1, 1], from a network that learned two shades; the same again with the same seed."""
     classes = np.arange(400) % 2
     images = np.clip(np.random.default_rng(0).normal(60 + 120 * classes, 20, (8, 8, 1, 400)).transpose(3, 0, 1, 2), 0, 255).astype(np.uint8)
-    found = train(images, classes, widths=(4,), epochs=4, seed=1)
+    found = train(images, classes, widths=(4,), epochs=20, seed=1)
     assert found.points.shape == (400, 2) and np.abs(found.points).max() <= 1
     assert found.accuracy > 0.95
-    assert np.array_equal(train(images, classes, widths=(4,), epochs=4, seed=1).points, found.points)
+    assert np.array_equal(train(images, classes, widths=(4,), epochs=20, seed=1).points, found.points)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from defenses.clone_detection.features import Features, Interval, measure
-from defenses.clone_detection.recognizer import Answers, Counted, Recognizer
+from defenses.clone_detection.recognizer import Answers, Counted, Inputs, Recognizer
 from defenses.clone_detection.sampling import Sample, boundary_samples, random_sample
 from tests.defenses.clone_detection.squares import Halves, square
 
@@ -14,7 +14,7 @@ def test_the_formulas() -> None:
     near = Sample(np.zeros((4, 2)), Answers(np.array([0, 1, 2, 1]), np.array([0.5, 0.5, 0.9, 1.0])), queries=28)
     far = Sample(np.ones((4, 2)), Answers(np.array([0, 1, 0, 1]), np.array([0.5, 0.6, 0.7, 0.8])), queries=4)
 
-    def suspect(inputs: np.ndarray) -> Answers:
+    def suspect(inputs: Inputs) -> Answers:
         if inputs[0, 0] == 0:
             return Answers(np.array([0, 1, 2, 0]), np.array([0.4, 0.4, 0.8, 0.9]))
         return Answers(np.array([0, 1, 0, 1]), np.array([0.5, 0.5, 0.9, 0.9]))
