@@ -4,8 +4,8 @@
 labels and confidences (b), and strangers: 72 pairs. The number of bisection steps, which the paper does not state and which decides,
 is chosen with the tree's depth by cross-validation within the half that trains, never on the half that tests.
 
-About 30 minutes on 2 idle cores, nearly all of it for 26 MLPs; what was finished is kept in --out, and what was interrupted goes on with
-the same command. --table-1 stops after the pairs of Table I, a minute a seed.
+Estimated from the time of an epoch: at most half an hour on 2 idle cores, nearly all of it for 26 MLPs. What was finished is kept in
+--out, and what was interrupted goes on with the same command. --table-1 stops after the pairs of Table I, some two minutes a seed.
 """
 
 import argparse

@@ -51,12 +51,13 @@ class Interval:
 class Features:
     """A pair's features; `beta` and `gamma` are None where a recognizer tells labels only, and `message` says so.
 
-    `original_queries` and `suspect_queries` are what the pair cost each side.
+    `steps` are the bisection's of the near sample, `original_queries` and `suspect_queries` what the pair cost each side.
     """
 
     alpha: Interval
     beta: Interval | None
     gamma: Interval | None
+    steps: int
     original_queries: int
     suspect_queries: int
     message: str = ""
@@ -89,12 +90,13 @@ def compare(close: Answers, wide: Answers | None, *, near: Sample, far: Sample) 
     silent = [f"the {side}" for side, answers in sides.items() if any(one.confidences is None for one in answers)]
     if silent:
         message = f"{' and '.join(silent)} told labels only: beta and gamma need confidences, so the verdict rests on alpha alone"
-        return Features(alpha, None, None, queries, len(close.labels) + (0 if wide is None else len(wide.labels)), message)
+        return Features(alpha, None, None, near.steps, queries, len(close.labels) + (0 if wide is None else len(wide.labels)), message)
     assert wide is not None, "with confidences the far sample says something"
     return Features(
         alpha=alpha,
         beta=Interval.of_share(_ahead(far.original, wide) > 0),
         gamma=Interval.of_mean(_ahead(near.original, close) ** 2),
+        steps=near.steps,
         original_queries=queries,
         suspect_queries=len(close.labels) + len(wide.labels),
     )

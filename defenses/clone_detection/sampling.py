@@ -18,11 +18,15 @@ class NoBoundaryError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Inputs (n, ...) with the original's answers to them; `queries` is what the original was asked to get here."""
+    """Inputs (n, ...) with the original's answers to them; `queries` is what the original was asked to get here.
+
+    `steps` are the bisection's, 0 for a random sample.
+    """
 
     inputs: Inputs
     original: Answers
     queries: int
+    steps: int = 0
 
 
 def random_sample(original: Recognizer, pool: Inputs, *, random: np.random.Generator, count: int = COUNT) -> Sample:
@@ -58,12 +62,12 @@ def boundary_samples(
     labels = asked(candidates).labels
     first, second = unequal_pairs(labels, count, random)
     v1, v2, told = candidates[first].astype(np.float64), candidates[second].astype(np.float64), labels[first]
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         middle = _like((v1 + v2) / 2, pool)
         answers = asked(middle)
         same = (answers.labels == told).reshape(-1, *[1] * (middle.ndim - 1))
         v1, v2 = np.where(same, middle, v1), np.where(same, v2, middle)
-        yield Sample(middle, answers, asked.queries)
+        yield Sample(middle, answers, asked.queries, step)
 
 
 def unequal_pairs(labels: NDArray[np.int64], count: int, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -107,6 +107,7 @@ class Judge:
     def __call__(self, features: Features, *, level: float = LEVEL) -> Verdict:
         """Judge a suspect from its features, measured after `choice.steps` steps."""
         assert features.names == self.tree.names, (features.names, self.tree.names)
+        assert features.steps == self.choice.steps, "alpha and gamma mean something else after another number of steps"
         row = features.vector()[None]
         share, value = float(self.tree(row)[0]), self.p_value(row)
         n, quality = sum(len(one.independents) for one in self.folds), self.choice.quality

@@ -67,7 +67,7 @@ def test_intervals_cover() -> None:
 def test_a_vector_names_its_features() -> None:
     """Values come in the order of the names."""
     one, two, three = (Interval(value, 0, 1) for value in (0.1, 0.2, 0.3))
-    assert dict(zip((f := Features(one, two, three, 1, 1)).names, f.vector().tolist(), strict=True)) == {
+    assert dict(zip((f := Features(one, two, three, 5, 1, 1)).names, f.vector().tolist(), strict=True)) == {
         "alpha": 0.1,
         "beta": 0.2,
         "gamma": 0.3,

@@ -22,7 +22,7 @@ def features(*values: float) -> Features:
     """As measured, with some intervals."""
     alpha, *more = (Interval(value, 0, 1) for value in values)
     beta, gamma = more or (None, None)
-    return Features(alpha, beta, gamma, 1, 1, "" if more else "labels only")
+    return Features(alpha, beta, gamma, 5, 1, 1, "" if more else "labels only")
 
 
 def test_a_tree_is_asked_without_scikit_learn() -> None:
