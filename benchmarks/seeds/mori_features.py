@@ -100,7 +100,7 @@ def train(images: NDArray[np.uint8], classes: NDArray[np.int64], *, widths: tupl
                 schedule.step()
     network.eval()
     with torch.no_grad():
-        points = torch.cat([network.body(_scaled(batch)) for batch in pixels.split(1_000)])
+        points = torch.cat([network.body(_scaled(pixels[i : i + 1_000])) for i in range(0, len(pixels), 1_000)])
         hits = (network.classifier(points).argmax(dim=1) == told).float().mean()
     return Features(points.numpy(), classes, float(hits))
 

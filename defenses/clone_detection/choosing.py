@@ -77,4 +77,5 @@ def out_of_fold(features: NDArray[np.float64], clones: Bools, folds: Folds, *, n
         assert not (learned & test).any(), "a row that is learned from is not tested"
         total[test] += Tree.fit(features[learned], clones[learned], names=names, depth=depth)(features[test])
         times[test] += 1
-    return np.divide(total, times, out=np.full(len(clones), np.nan), where=times > 0)
+    means: Shares = np.divide(total, times, out=np.full(len(clones), np.nan), where=times > 0)
+    return means
