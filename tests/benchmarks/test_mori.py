@@ -33,7 +33,7 @@ def drawn(*, apart: float) -> list[Pair]:
             shift = apart * np.array([1, -1, -1]) * (which.strategy is not None)
             five = np.array([0.5, 0.4, 0.4]) + 0.1 * shift + random.normal(0, 0.01, 3)
             fifteen = random.random(3)
-            made.append(Pair(name, 0, which, {5: tuple(five.tolist()), 15: tuple(fifteen.tolist())}))  # type: ignore[arg-type]
+            made.append(Pair(name, 0, which, {5: tuple(five.tolist()), 15: tuple(fifteen.tolist())}))
     return made
 
 
@@ -67,7 +67,7 @@ def test_a_clone_of_confidences_copies_them(tmp_path: Path) -> None:
     wanted = target(asked).confidences
     errors = {}
     for strategy in ("a", "b"):
-        copy = clone(target, "RF", strategy, random=np.random.default_rng(2), kept=tmp_path / strategy, learned=1_000)  # type: ignore[arg-type]
+        copy = clone(target, "RF", strategy, random=np.random.default_rng(2), kept=tmp_path / strategy, learned=1_000)
         told: Answers = copy(asked)
         assert wanted is not None and told.confidences is not None
         errors[strategy] = float(((told.confidences - wanted) ** 2).mean())

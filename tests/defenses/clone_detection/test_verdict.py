@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,9 @@ def test_a_judge_survives_its_page() -> None:
     again = Judge.from_json(page)
     for values in ((0.6, 0.2, 0.2), (0.55, 0.25, 0.25), (0.5, 0.3, 0.3)):
         assert again(features(*values)) == judge(features(*values))
-    for damage in ({"at_most": None}, {"choice": {}}, {"folds": [{}]}, {"folds": [{"tree": page["tree"], "independents": [[1, 2, 3]]}]}):
+    crooked = {"tree": page["tree"], "independents": [[1, 2, 3]]}
+    damages: list[dict[str, Any]] = [{"at_most": None}, {"choice": {}}, {"folds": [{}]}, {"folds": [crooked]}]
+    for damage in damages:
         with pytest.raises(BankError):
             Judge.from_json(page | damage)
     with pytest.raises(TreeError):
