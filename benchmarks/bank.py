@@ -1,0 +1,118 @@
+"""Make the bank of clone detection: `CLONEGUARD_DATA=DIR python -m benchmarks.bank`.
+
+Twelve recognizers of CIFAR-10 that know nothing of each other, 132 ordered pairs, and 24 clones stolen from four of them over HTTP. Near
+an original's boundary and at random, every suspect is asked about Tiny-ImageNet images of classes that no thief has asked about. The
+number of bisection steps and the tree are chosen with architectures held out.
+
+Hours on 2 cores, minutes with a GPU; what was finished is kept in --out, and what was interrupted goes on with the same command.
+--independents stops when these are trained, --clones when everything is stolen.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.bank_clones import Theft, judges_classes, planned, stolen
+from benchmarks.bank_recognizers import INDEPENDENTS, TASK, Network, bundled, trained
+from benchmarks.image_sets import Pixels, tiny_imagenet
+from benchmarks.publishing import console, data_folder
+from benchmarks.recipe import recipe
+from defenses.clone_detection.bank import Bank, Model, Row
+from defenses.clone_detection.features import LABELS_ONLY, NAMES, compare
+from defenses.clone_detection.recognizer import Recognizer
+from defenses.clone_detection.sampling import COUNT, boundary_samples, random_sample
+from defenses.clone_detection.verdict import Judge
+
+STEPS = (1, 2, 3, 4, 5, 6, 8)
+STOLEN = INDEPENDENTS[:4]  # one of each architecture
+SAMPLER = "bisection between Tiny-ImageNet images that no thief has asked about"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, steal and measure what is missing; print how well clones are told; write the bank."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--independents", action="store_true", help="train these and stop")
+    made.add_argument("--clones", action="store_true", help="steal too, and stop")
+    made.add_argument("--count", type=int, default=COUNT, help="inputs of a sample")
+    made.add_argument("--out", type=Path, default=Path("reports") / "bank", help="folder where what is finished is kept")
+    made.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / f"bank-{TASK}.json", help="where the bank goes")
+    options = made.parse_args(arguments)
+    data, out = data_folder(), options.out
+    recognizers: dict[str, Recognizer] = {one.name: Network(trained(one, data=data, out=out)) for one in INDEPENDENTS}
+    if options.independents:
+        return
+    thefts = planned(STOLEN)
+    clones = {theft.name: Network(stolen(theft, bundled(theft.original, data=data, out=out), data=data, out=out)) for theft in thefts}
+    if options.clones:
+        return
+    asked = tiny_imagenet(data, judges_classes(data), 3 * options.count, np.random.default_rng(0))
+    rows = []
+    for name, original in recognizers.items():
+        suspects = {other: one for other, one in recognizers.items() if other != name}
+        suspects |= {theft.name: clones[theft.name] for theft in thefts if theft.original.name == name}
+        with console.status(f"{name}: {len(suspects)} suspects"):
+            rows += measured(name, original, suspects, asked, out=out / "rows", count=options.count)
+    sampler = {"images": SAMPLER, "count": options.count, "recipe": recipe() | {"command": "CLONEGUARD_DATA=DIR python -m benchmarks.bank"}}
+    bank = Bank(TASK, sampler, models(thefts, out), tuple(rows))
+    bank.save(options.json)
+    console.print(table(bank))
+    console.print(f"written to {options.json}", soft_wrap=True)
+
+
+def measured(name: str, original: Recognizer, suspects: Mapping[str, Recognizer], asked: Pixels, *, out: Path, count: int) -> list[Row]:
+    """The rows of one original; kept in a file, which is made again when other suspects or another number of inputs are asked for."""
+    kept, wanted = out / f"{name}.json", {"count": count, "suspects": sorted(suspects)}
+    page: dict[str, Any] = json.loads(kept.read_bytes()) if kept.exists() else {}
+    if page.get("wanted") != wanted:
+        random = np.random.default_rng(0)
+        far = random_sample(original, asked[2 * count :], random=random, count=count)
+        path = boundary_samples(original, asked[: 2 * count], random=random, count=count, steps=max(STEPS))
+        wide = {suspect: recognizer(far.inputs) for suspect, recognizer in suspects.items()}
+        found: dict[str, dict[int, list[float]]] = {suspect: {} for suspect in suspects}
+        for steps, near in enumerate(path, start=1):
+            for suspect, recognizer in suspects.items():
+                if steps in STEPS:
+                    found[suspect][steps] = compare(recognizer(near.inputs), wide[suspect], near=near, far=far).vector().tolist()
+        out.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        partial.write_text(json.dumps({"wanted": wanted, "found": found}) + "\n", encoding="utf-8")
+        partial.replace(kept)
+        page = json.loads(kept.read_bytes())
+    return [
+        Row(name, suspect, {int(steps): (triple[0], triple[1], triple[2]) for steps, triple in by_steps.items()})
+        for suspect, by_steps in page["found"].items()
+    ]
+
+
+def models(thefts: Sequence[Theft], out: Path) -> dict[str, Model]:
+    """What is known of every model, from the recipes beside them."""
+    known = {
+        one.name: Model(one.architecture, recipe=json.loads((out / "independents" / one.name / "recipe.json").read_bytes()))
+        for one in INDEPENDENTS
+    }
+    for theft in thefts:
+        how = json.loads((out / "clones" / theft.name / "recipe.json").read_bytes())
+        known[theft.name] = Model(theft.student, clone_of=theft.original.name, recipe=how)
+    return known
+
+
+def table(bank: Bank) -> Table:
+    """How well clones are told from independents whose architectures the tree has not seen."""
+    made = Table(
+        "suspect tells", "steps", "depth", "balanced accuracy", "false-positive rate", "at most (95%)", "missed", "AUC", title=bank.task
+    )
+    for title, names in {"labels and scores": NAMES, "labels": LABELS_ONLY}.items():
+        judge = Judge.of(bank, names=names)
+        quality = judge.choice.quality
+        rates = (quality.balanced_accuracy, quality.false_positive_rate, judge.at_most, 1 - quality.true_positive_rate, quality.auc)
+        made.add_row(title, str(judge.choice.steps), str(judge.choice.depth), *(f"{rate:.1%}" for rate in rates))
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The bank in small: who is stolen how, and that what was measured is not measured again."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from attacker_client import students
+from benchmarks.bank import STEPS, STOLEN, measured
+from benchmarks.bank_clones import judges_classes, planned, thiefs_images
+from benchmarks.bank_recognizers import ARCHITECTURES, INDEPENDENTS, Network, export, labelled
+from defenses.clone_detection.recognizer import Answers, Counted, Inputs
+from models.packaging import make_bundle
+
+
+def by_brightness(limit: float) -> Counted:
+    """A recognizer of pictures that are brighter than `limit`, and how sure it is of that."""
+
+    def told(inputs: Inputs) -> Answers:
+        above = inputs.mean(axis=(1, 2, 3)) / 255 - limit
+        return Answers((above > 0).astype(np.int64), 1 - np.exp(-np.abs(above)) / 2)
+
+    return Counted(told)
+
+
+def test_there_are_132_pairs_and_24_clones() -> None:
+    """Twelve independents of four architectures; every original is stolen with every attack, told scores and told labels."""
+    thefts = planned(STOLEN)
+    assert len(INDEPENDENTS) * (len(INDEPENDENTS) - 1) == 132 and len({theft.name for theft in thefts}) == 24
+    assert {one.architecture for one in STOLEN} == set(ARCHITECTURES) == {theft.student for theft in thefts}
+    for one in STOLEN:
+        own = [theft for theft in thefts if theft.original == one]
+        assert len({(theft.attack, theft.told) for theft in own}) == 6 and {theft.student for theft in own} == set(ARCHITECTURES)
+
+
+def test_thieves_and_judges_share_no_class(tmp_path: Path) -> None:
+    """A clone agrees with its original most on what it has learned from: it is asked about other classes."""
+    for name in ("n01", "n02", "n03", "n04", "n05"):
+        (tmp_path / "tiny-imagenet-32" / "train" / name).mkdir(parents=True)
+    thiefs = {path.name for path in thiefs_images(tmp_path, tmp_path / "out").iterdir()}
+    assert thiefs == {path.name for path in thiefs_images(tmp_path, tmp_path / "out").iterdir()} == {"n01", "n03", "n05"}
+    assert judges_classes(tmp_path) == ["n02", "n04"]
+
+
+def test_rows_are_measured_once(tmp_path: Path) -> None:
+    """A suspect with a boundary close by agrees more; the second time nobody is asked, for other suspects everybody is."""
+    levels = np.random.default_rng(0).integers(0, 256, (120, 1, 1, 1))
+    asked = np.broadcast_to(levels, (120, 4, 4, 3)).astype(np.uint8)
+    original, clone, stranger = by_brightness(0.5), by_brightness(0.51), by_brightness(0.8)
+    rows = measured("f", original, {"clone": clone, "stranger": stranger}, asked, out=tmp_path, count=40)
+    alphas = {row.suspect: row.features[2][0] for row in rows}
+    assert alphas["clone"] > alphas["stranger"] and set(rows[0].features) == set(STEPS)
+    assert original.queries == 40 * (2 + max(STEPS)) + 40 and clone.queries == 40 * (len(STEPS) + 1)
+    before = original.queries
+    assert measured("f", original, {"clone": clone, "stranger": stranger}, asked, out=tmp_path, count=40) == rows
+    assert original.queries == before
+    measured("f", original, {"clone": clone}, asked, out=tmp_path, count=40)
+    assert original.queries == 2 * before
+
+
+def test_a_recognizer_becomes_a_bundle(tmp_path: Path) -> None:
+    """What is served over HTTP answers as the network that the bank asks."""
+    student = students.build("small", classes=3, size=32, seed=0).eval()
+    export(student, tmp_path / "student.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    plain = {"labels": ("a", "b", "c"), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    make_bundle(tmp_path / "student.onnx", tmp_path / "bundle", name="bank", version="1", size=32, **plain)  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(tmp_path / "bundle" / "model.onnx", providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"images": images})[0]
+    answers = Network(student)(images)
+    assert answers.confidences is not None
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert answers.confidences == pytest.approx(shares.max(axis=1), abs=0.03)  # the network computes in bfloat16 where it can
+
+
+def test_true_classes_are_a_transfer_set() -> None:
+    """Labels alone, every image counts, as many classes as there are."""
+    made = labelled(np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 2, 1, 2]))
+    assert made.classes == 3 and (made.weights == 1).all()
+    assert made.targets(hard=True).argmax(axis=1).tolist() == [0, 2, 1, 2]

@@ -1,0 +1,165 @@
+"""Trees survive JSON, choices are made without the tested rows, and a p-value means what it says."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kstest  # type: ignore[import-untyped]  # ships no types
+
+from defenses.clone_detection.bank import Bank, BankError, Model
+from defenses.clone_detection.choosing import Quality, choose, out_of_fold
+from defenses.clone_detection.features import LABELS_ONLY, NAMES, Features, Interval
+from defenses.clone_detection.tree import Tree, TreeError
+from defenses.clone_detection.verdict import Judge, upper_bound
+from tests.defenses.clone_detection.squares import bank
+
+
+def features(*values: float) -> Features:
+    """As measured, with some intervals."""
+    alpha, *more = (Interval(value, 0, 1) for value in values)
+    beta, gamma = more or (None, None)
+    return Features(alpha, beta, gamma, 5, 1, 1, "" if more else "labels only")
+
+
+def test_a_tree_is_asked_without_scikit_learn() -> None:
+    """A tree that went through JSON answers as scikit-learn's own does, in an interpreter that can't import it."""
+    from sklearn.tree import DecisionTreeClassifier  # noqa: PLC0415 - the test's yardstick
+
+    random = np.random.default_rng(0)
+    rows = random.random((80, 3))
+    clones = rows[:, 0] + 0.3 * rows[:, 1] > 0.6
+    tree = Tree.fit(rows, clones, names=NAMES, depth=3)
+    theirs = DecisionTreeClassifier(max_depth=3, random_state=0).fit(rows, clones).predict_proba(asked := random.random((50, 3)))[:, 1]
+    assert tree(asked) == pytest.approx(theirs)
+    script = (
+        "import sys, json; sys.modules['sklearn'] = None; import numpy as np; from defenses.clone_detection.tree import Tree;"
+        "page = json.load(sys.stdin); print(json.dumps(Tree.from_json(page['tree'])(np.array(page['rows'])).tolist()))"
+    )
+    page = json.dumps({"tree": tree.to_json(), "rows": asked.tolist()})
+    ran = subprocess.run([sys.executable, "-c", script], input=page, capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"left": [0]}, {"names": []}, {"threshold": ["x", 0, 0]}, {"left": [0, -1, -1]}, {"right": [9, -1, -1]}, {"clones": None}]
+)
+def test_a_damaged_tree_is_refused(damage: dict[str, object]) -> None:
+    """Before it is asked, so that no walk is endless."""
+    page = {
+        "names": ["alpha"],
+        "feature": [0, -1, -1],
+        "threshold": [0.5, 0, 0],
+        "left": [1, -1, -1],
+        "right": [2, -1, -1],
+        "clones": [0.5, 0, 1],
+    }
+    assert Tree.from_json(page)(np.array([[0.4], [0.6]])).tolist() == [0, 1]
+    with pytest.raises(TreeError):
+        Tree.from_json(page | damage)
+
+
+def test_cross_validation_finds_the_steps_that_say_something() -> None:
+    """Features after 15 steps are noise in this bank: 5 are chosen, and quality is that of rows with unseen architectures."""
+    known = bank(apart=8)
+    choice = choose({k: known.features(k) for k in known.steps}, known.clones, known.architectures_held_out(), names=NAMES)
+    assert known.steps == (5, 15) and choice.steps == 5
+    assert choice.quality.balanced_accuracy > 0.95 and choice.quality.auc > 0.95
+
+
+def test_no_tested_row_shares_an_architecture_with_a_learned_one() -> None:
+    """Neither its original's nor its suspect's; and every row is tested once."""
+    known = bank(apart=4)
+    folds = known.architectures_held_out()
+    kinds = [{known.models[row.original].architecture, known.models[row.suspect].architecture} for row in known.rows]
+    for learned, test in folds:
+        seen = set().union(*(kinds[i] for i in np.flatnonzero(learned)))
+        assert all(not kinds[i] & seen for i in np.flatnonzero(test))
+    assert (np.sum([test for _, test in folds], axis=0) == 1).all()
+    assert not np.isnan(out_of_fold(known.features(5), known.clones, folds, names=NAMES, depth=1)).any()
+
+
+def test_p_values_of_independents_are_uniform_or_larger() -> None:
+    """Independents that are no part of the bank get p-values that are small no more often than they should be."""
+    judge = Judge.of(bank(apart=3), steps=5)
+    random = np.random.default_rng(1)
+    values = np.array([judge.p_value(random.normal((0.5, 0.3, 0.3), 0.02)[None]) for _ in range(400)])
+    for level in (0.02, 0.05, 0.1, 0.3):
+        assert (values <= level).mean() < level + 0.04
+    assert kstest(values, "uniform").statistic < 0.2
+
+
+def test_a_clone_is_consistent_with_cloning_and_a_stranger_is_not() -> None:
+    """With the rates that the bank has, never as proof; its p-value can't be smaller than 1 / (1 + n)."""
+    judge = Judge.of(bank(apart=8))
+    clone, stranger = judge(features(0.68, 0.12, 0.12)), judge(features(0.5, 0.3, 0.3))
+    assert clone.consistent and clone.p_value == pytest.approx(1 / 133)
+    assert not stranger.consistent and stranger.p_value > 0.05
+    assert clone.independents == 132 and clone.false_positive_rate <= clone.at_most < 0.4
+    assert not judge(features(0.68, 0.12, 0.12), level=0.001).consistent
+    assert "too few" in judge(features(0.68, 0.12, 0.12), level=0.001).message
+
+
+def test_a_suspect_that_tells_labels_is_judged_by_alpha() -> None:
+    """With a tree of its own, and the message that came with its features."""
+    verdict = Judge.of(bank(apart=8), names=LABELS_ONLY)(features(0.7))
+    assert verdict.consistent and "labels only" in verdict.message
+
+
+def test_a_judge_survives_its_page() -> None:
+    """Read from JSON it says what it said before, and a damaged page is refused."""
+    judge = Judge.of(bank(apart=4))
+    page = json.loads(json.dumps(judge.to_json()))
+    again = Judge.from_json(page)
+    for values in ((0.6, 0.2, 0.2), (0.55, 0.25, 0.25), (0.5, 0.3, 0.3)):
+        assert again(features(*values)) == judge(features(*values))
+    crooked = {"tree": page["tree"], "independents": [[1, 2, 3]]}
+    damages: list[dict[str, Any]] = [{"at_most": None}, {"choice": {}}, {"folds": [{}]}, {"folds": [crooked]}]
+    for damage in damages:
+        with pytest.raises(BankError):
+            Judge.from_json(page | damage)
+    with pytest.raises(TreeError):
+        Judge.from_json(page | {"tree": {}})
+
+
+def test_bounds_know_that_pairs_share_models() -> None:
+    """132 pairs of 12 models without a false one say less than 132 trials; one model that is always mistaken says much less."""
+    pairs = [(str(i), str(j)) for i in range(12) for j in range(12) if i != j]
+    none = upper_bound(np.zeros(132, dtype=np.bool_), pairs, random=np.random.default_rng(0))
+    one = upper_bound(np.array([suspect == "3" for _, suspect in pairs]), pairs, random=np.random.default_rng(0))
+    spread = upper_bound(np.arange(132) % 12 == 0, pairs, random=np.random.default_rng(0))
+    assert none == pytest.approx(1 - 0.05 ** (1 / 12))
+    assert one >= spread > none
+    assert upper_bound(np.ones(132, dtype=np.bool_), pairs, random=np.random.default_rng(0)) == 1
+
+
+def test_quality_counts() -> None:
+    """Ties are worth half, and pairs of one kind have no quality."""
+    assert Quality.of(np.array([1, 0.5, 0.5, 0]), np.array([True, True, False, False])) == Quality(0.5, 0, 0.875)
+    with pytest.raises(ValueError, match="one kind"):
+        Quality.of(np.ones(3), np.ones(3, dtype=np.bool_))
+
+
+def test_a_bank_survives_its_file(tmp_path: Path) -> None:
+    """Everything that a verdict rests on is read as it was written; damage is named."""
+    known = bank(apart=4, models=4)
+    known.save(tmp_path / "bank.json")
+    assert Bank.load(tmp_path / "bank.json") == known
+    (tmp_path / "bank.json").write_text((tmp_path / "bank.json").read_text().replace('"m3": {', '"m9": {'))
+    with pytest.raises(BankError, match="does not describe: m3"):
+        Bank.load(tmp_path / "bank.json")
+    (tmp_path / "bank.json").write_text("[]")
+    with pytest.raises(BankError, match="no bank"):
+        Bank.load(tmp_path / "bank.json")
+
+
+def test_too_few_architectures_are_said() -> None:
+    """A bank of one architecture can't say what happens with another."""
+    known = bank(apart=4, models=4)
+    alike = replace(known, models={name: Model("round", model.clone_of) for name, model in known.models.items()})
+    with pytest.raises(BankError, match="add architectures"):
+        Judge.of(alike)
