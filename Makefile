@@ -5,14 +5,17 @@ ARGS ?=
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DISTRIBUTION = pyproject.toml constraints.txt
 
-.PHONY: help serve demo test check bench abuse clean
+.PHONY: help serve cluster demo test check bench abuse clean
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  Variables: PYTHON=$(PYTHON) EXTRA=$(EXTRA) ARGS='options of the command'"
 
 serve: .venv/.installed-$(EXTRA)  ## Serve the bundled recognizer; ARGS='--profile strict'.
 	.venv/bin/cloneguard serve $(ARGS)
+
+cluster: .venv/.installed-test  ## Two replicas, their Redis and nginx in front, on port 8000; Ctrl-C ends them all.
+	PATH="$(CURDIR)/.venv/bin:$$PATH" deploy/cluster.sh $(ARGS)
 
 demo: .venv/.installed-demo-$(EXTRA)  ## Let thieves clone it, without defences and with them: a table and reports/demo/report.html.
 	.venv/bin/cloneguard demo $(ARGS)
@@ -29,8 +32,8 @@ check: .venv/.installed-test  ## Lint, types, import contracts.
 bench: .venv/.installed-test  ## Measure the server beside the plain service that most people write.
 	.venv/bin/python -m benchmarks.serving $(ARGS)
 
-abuse: .venv/.installed-test  ## Hostile input and load at full length.
-	CLONEGUARD_ABUSE=full .venv/bin/python -m pytest -m abuse $(ARGS)
+abuse: .venv/.installed-test  ## Faults, abuse and bad input at full length (half an hour); writes docs/abuse.md.
+	CLONEGUARD_ABUSE=full .venv/bin/python -m pytest -m abuse $(or $(ARGS),tests/abuse)
 
 clean:  ## Remove the environment, builds and caches; state/ stays.
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis

@@ -167,7 +167,7 @@ class Store(Section):
 
     @field_serializer("url", when_used="json")
     def _without_password(self, url: str) -> str:
-        return re.sub(r"(://[^:/@]*:).*@", r"\1**********@", url)
+        return re.sub(r"(://[^:/@]*:).*@", r"\1**********@", re.sub(r"([?&]password=)[^&]*", r"\1**********", url))
 
 
 class Audit(Section):

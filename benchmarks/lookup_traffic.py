@@ -80,7 +80,7 @@ async def fill_redis(redis: Redis, prefix: bytes, codes: Codes) -> None:
     check, epoch = NO_CHECK, b"00000000deadbeef"
     founders = enumerate(sightings(codes), start=1)
     while part := list(islice(founders, _PAGE)):
-        page: dict[str | bytes, bytes] = {}
+        page: dict[bytes | bytearray | memoryview[int] | str | float, bytes | bytearray | memoryview[int] | str | float] = {}
         pipeline = redis.pipeline(transaction=False)
         for sequence, founder in part:
             facts = pack(founder)[24:]

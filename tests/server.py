@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 SECRET = "the same in every test: whose answers are altered must not change from run to run"
 READY_SECONDS = 60.0  # on a machine that is busy with other things; an idle one needs a few
+STOP_SECONDS = 60.0  # likewise
 
 
 def free_port() -> int:
@@ -112,7 +113,7 @@ class RunningServer:
         """Ask the process to end (SIGTERM) and return its exit code."""
         self._process.terminate()
         try:
-            return self._process.wait(timeout=20)
+            return self._process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise

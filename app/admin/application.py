@@ -3,6 +3,7 @@
 import secrets
 from datetime import UTC, datetime
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from app.admin import policy
 from app.admin.guards import require_host, require_same_origin, require_token
 from app.public import problems
 from app.service import Service
+from defenses.stores.protocol import StoreError
 
 PAGE = Path(__file__).with_name("ui.html")
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -26,6 +28,7 @@ def create_admin(service: Service) -> FastAPI:
     app = FastAPI(title="Cloneguard admin", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     problems.install(app)
+    app.add_exception_handler(StoreError, _store_is_away)
     app.include_router(open_routes)
     guards = [Depends(guard) for guard in (require_host, require_token, require_same_origin)]
     for routes in (guarded_routes, policy.routes):
@@ -68,12 +71,12 @@ async def clients(request: Request, limit: Limit = 100) -> dict[str, Any]:
 
 @guarded_routes.get("/v1/audit")
 async def audit(
-    request: Request, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100, order: Literal["oldest", "newest"] = "oldest"
+    request: Request, after: Annotated[int, Query(ge=0, lt=2**53)] = 0, limit: Limit = 100, order: Literal["oldest", "newest"] = "oldest"
 ) -> dict[str, Any]:
     """Audit records after a sequence number, oldest first, or the newest ones. `next` is the `after` of the next page."""
     service: Service = request.app.state.service
     records = await service.store.audit(after=after, limit=limit, newest=order == "newest")
-    shown = [{"sequence": record.sequence, **orjson.loads(record.body), "link": record.link.hex()} for record in records]
+    shown = [{**_said(record.body), "sequence": record.sequence, "link": record.link.hex()} for record in records]
     return {"records": shown, "next": max((record.sequence for record in records), default=after)}
 
 
@@ -94,6 +97,19 @@ async def page() -> Response:
 @cache
 def _page() -> str:
     return PAGE.read_text(encoding="utf-8")
+
+
+def _said(body: bytes) -> dict[str, Any]:
+    """What a record says; one that somebody damaged must not hide the others."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        said = None
+    return said if isinstance(said, dict) else {"unreadable": body.hex()}
+
+
+async def _store_is_away(_: Request, error: Exception) -> Response:
+    return problems.problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 
 def _iso(seconds: float) -> str:

@@ -88,7 +88,7 @@ class PolicyChanges:
             await self.look()
         except (DocumentsError, StoreError) as error:
             log.warning("the policy can't be read yet, the settings of the start are in force: %s", error)
-        seen = self._policies.in_force.version
+        seen = self._recorded  # what is in force but not yet recorded is looked at again
         follower = asyncio.create_task(watch(self._documents, NAME, on_change, seen=seen, seconds=seconds))
         try:
             yield

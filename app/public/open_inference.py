@@ -124,7 +124,7 @@ async def ready(request: Request) -> Ready:
 async def model_metadata(model: str, request: Request) -> ModelMetadata:
     """Say what the model takes and gives."""
     service = _service_for(model, request)
-    truncation = service.settings.truncation
+    truncation = service.policies.in_force.live.settings.truncation
     entries = len(service.bundle.manifest.labels)
     scores = True
     if truncation.mode == "enforce":

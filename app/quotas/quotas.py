@@ -25,10 +25,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Queries that were counted, and the headers that tell their client."""
+    """Queries that were counted, where, and the headers that tell their client."""
 
     windows: tuple[Window, ...] = ()
     queries: int = 0
+    counters: tuple["Counter", ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -98,15 +99,16 @@ class Quotas:
             return await counter.count(windows, queries), await counter.standings(windows)
 
         counted = await self._ask(count)
+        counters: tuple[Counter, ...] = (self._shared,)
         if counted is None:
-            counted = await count(self._alone)
-        elif counted[0] and self._shared.storage.IS_REMOTE:
-            await self._alone.count(windows, queries)
+            counted, counters = await count(self._alone), (self._alone,)
+        elif counted[0] and self._shared.storage.IS_REMOTE and await self._alone.count(windows, queries):
+            counters = (self._shared, self._alone)
         is_allowed, standings = counted
         headers = _headers(windows, standings)
         if not is_allowed:
             raise QuotaExceededError(seconds=max(standing.wait(queries) for standing in standings) or 1, headers=headers)
-        return Charge(windows, queries, headers)
+        return Charge(windows, queries, counters, headers)
 
     async def look(self, client: str) -> dict[str, str]:
         """The headers that tell a client where it stands, without counting. Raises QuotaExceededError where nothing is left."""
@@ -120,9 +122,11 @@ class Quotas:
         return headers
 
     async def give_back(self, charge: Charge) -> None:
-        """Take back a charge whose queries were not served."""
-        await self._alone.give_back(charge.windows, charge.queries)
-        await self._ask(lambda counter: counter.give_back(charge.windows, charge.queries))
+        """Take back a charge whose queries were not served, where it was counted: anywhere else it would be a present."""
+        if self._alone in charge.counters:
+            await self._alone.give_back(charge.windows, charge.queries)
+        if self._shared in charge.counters:
+            await self._ask(lambda counter: counter.give_back(charge.windows, charge.queries))
 
     async def close(self) -> None:
         """Let go of connections and files."""
@@ -136,7 +140,7 @@ class Quotas:
         self._retry_at = self._monotonic() + RETRY_SECONDS
         try:
             result = await work(self._shared)
-        except (StorageError, OSError):
+        except (StorageError, OSError, ValueError):  # the last: a key that is no number
             self._degraded(is_degraded=True)
             return None
         self._degraded(is_degraded=False)

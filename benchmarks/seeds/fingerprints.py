@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from app.service import UNCALIBRATED_PERCEPTUAL_RADIUS
+from app.opening import UNCALIBRATED_PERCEPTUAL_RADIUS
 from benchmarks.image_sets import Pixels
 from defenses.calibration import Calibration
 from defenses.fingerprint import EmbeddingCode, perceptual_hashes

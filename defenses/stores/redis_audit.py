@@ -79,9 +79,8 @@ class RedisAudit:
         """See QueryStore.clients; of the `MOST_CLIENTS` that were seen last."""
         busiest = await self._asked(self._redis.zrange(_KEYS[2], 0, limit - 1, desc=True))
         told = await self._asked(self._redis.hmget(_KEYS[1], busiest)) if busiest else []
-        found = [(client.decode(), orjson.loads(counts)) for client, counts in zip(busiest, told, strict=True) if counts]
-        every = [ClientSummary(client, *counts[:4], *map(float, counts[4:])) for client, counts in found]
-        return sorted(every, key=lambda summary: (-summary.queries, summary.client))
+        found = [_summary(client, counts) for client, counts in zip(busiest, told, strict=True)]
+        return sorted(filter(None, found), key=lambda summary: (-summary.queries, summary.client))
 
     async def close(self) -> None:
         """Write what waits if Redis is there; say how many records are lost if it is not."""
@@ -113,7 +112,8 @@ class RedisAudit:
         for own in summaries(entries):
             values += [own.client, own.queries, own.flagged, own.near_duplicates, own.altered, own.first_seen, own.last_seen]
         attempt = (last + len(entries), head, len(entries))
-        self._doubtful.append(attempt)
+        if attempt not in self._doubtful:  # a long outage repeats one attempt over and over
+            self._doubtful.append(attempt)
         done, *found = await within(self._timeout, self._script(keys=_KEYS, args=values))
         if done:
             self._written(attempt, head=attempt[:2])
@@ -133,3 +133,13 @@ class RedisAudit:
     async def _is_in_log(self, sequence: int, own_link: bytes) -> bool:
         answer: Any = self._redis.xrange(_KEYS[0], f"{sequence}-0", f"{sequence}-0")
         return any(fields.get(b"link") == own_link for _, fields in await within(self._timeout, answer))
+
+
+def _summary(client: bytes, told: bytes | None) -> ClientSummary | None:
+    """One client's summary as the script keeps it; None where it was cut off meanwhile, or is none of ours."""
+    try:
+        *counts, first_seen, last_seen = orjson.loads(told or b"")
+        queries, flagged, near_duplicates, altered = map(int, counts)
+        return ClientSummary(client.decode(), queries, flagged, near_duplicates, altered, float(first_seen), float(last_seen))
+    except (ValueError, TypeError):
+        return None

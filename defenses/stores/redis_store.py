@@ -177,7 +177,7 @@ class RedisStore:
         keys += [self._prefix + b"digest:" + sighting.digest for sighting in sightings]
         keys += [self._key(f"record:{client}") for client in question.clients]
         settings: list[bytes | str | int | float] = [
-            question.epoch, secrets.token_hex(8), question.last, question.check, *self._radii, LONGEST_TAIL, int(self._retention),
+            question.epoch, secrets.token_hex(8), question.last, question.check, *self._radii, LONGEST_TAIL, max(1, int(self._retention)),
             self._most, self._retention, AT_ONCE, FORGETTING, len(sightings), len(question.clients),
         ]  # fmt: skip
         reply = await within(self._timeout, self._find_or_found(keys=keys, args=[*settings, *question.sightings]))

@@ -12,7 +12,7 @@ from defenses.stores.protocol import Match, Sighting, StoreError
 from defenses.vocabulary import NEW_CLIENT, ClientRecord, Neighbourhood
 
 REMEMBERED_CLIENTS = 10_000  # whose records the local view knows
-MOST_PROVISIONAL = 100_000  # neighbourhoods founded in one outage; then the local view starts over
+MOST_PROVISIONAL = 100_000  # pictures or clients seen in one outage; then the local view starts over
 _FOUND = struct.Struct(">HdBHH")  # client, founder's sequence number, channel, distance, siblings
 _SIBLING = struct.Struct(">HBH")  # place in the call, channel, distance
 _CHANNEL_NAMES = ("", *CHANNELS, "digest")  # as the script numbers them
@@ -112,7 +112,7 @@ class Replica:
 
     def answer_alone(self, sightings: Sequence[Sighting]) -> list[Match]:
         """Find or found without Redis: what is founded now is provisional, and identical pixels still agree."""
-        if len(self._provisional) > MOST_PROVISIONAL:
+        if max(len(self._seen), len(self._local_records)) > MOST_PROVISIONAL:
             self.forget_provisional()
         stored = self._founders.kin(sightings)
         meanwhile = self._overlay.kin(sightings)

@@ -2,6 +2,7 @@
 
 import random
 import string
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ COUNT = 10_000 if FULL else 600
 
 
 @pytest.mark.abuse
-def test_random_paths_keys_and_request_ids_make_no_series(server: RunningServer) -> None:
+def test_random_paths_keys_and_request_ids_make_no_series(server: RunningServer, figure: Callable[..., None]) -> None:
     """Requests under ever new paths, keys and request ids add at most 50 series, and none carries their text."""
     draw = random.Random(8)
     image = encode(picture(8), "JPEG")
@@ -35,4 +36,5 @@ def test_random_paths_keys_and_request_ids_make_no_series(server: RunningServer)
                 assert client.post("/predict", content=image, headers=headers).status_code < 500
     new = server.samples().keys() - before
     assert len(new) <= 50
+    figure(f"{COUNT:,} requests, {len(new)} new series")
     assert not [series for series in new if "abuse" in str(series)]

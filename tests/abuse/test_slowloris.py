@@ -59,7 +59,7 @@ async def ask(server: RunningServer, *, seconds: float) -> Load:
 @pytest.mark.abuse
 @pytest.mark.anyio
 @pytest.mark.usefixtures("many_files")
-async def test_slow_clients_are_closed_and_hurt_nobody(start: Callable[..., RunningServer]) -> None:
+async def test_slow_clients_are_closed_and_hurt_nobody(start: Callable[..., RunningServer], figure: Callable[..., None]) -> None:
     """Half heads and silent sockets end at the header's deadline, slow bodies at the body's; honest requests go on being answered.
 
     Full length also asserts times: closed within a second of the deadline, and honest p99 at most twice what it was.
@@ -83,7 +83,8 @@ async def test_slow_clients_are_closed_and_hurt_nobody(start: Callable[..., Runn
     assert max(lasted["heads"] + lasted["silent"]) < BODY_SECONDS
     assert meanwhile.statuses.keys() == {200}
     assert not meanwhile.dropped
-    if FULL:
-        assert max(lasted["heads"] + lasted["silent"]) <= HEADER_SECONDS + 1
-        assert max(lasted["bodies"]) <= BODY_SECONDS + 1
-        assert meanwhile.latency_ms(99) <= 2 * usual.latency_ms(99)
+    heads, bodies = max(lasted["heads"] + lasted["silent"]), max(lasted["bodies"])
+    figure(f"closed after at most {heads:.1f} s and {bodies:.1f} s", met=heads <= HEADER_SECONDS + 1 and bodies <= BODY_SECONDS + 1)
+    before, after = usual.latency_ms(99), meanwhile.latency_ms(99)
+    assert "Traceback" not in server.log_text()
+    figure(f"valid p99 {after:.1f} ms, {after / before:.2f} x baseline", met=after <= 2 * before)

@@ -288,11 +288,11 @@ async def test_replicas_and_restarts_follow_and_every_version_is_recorded_once(t
     """Whatever the others did meanwhile; who could not record tries again."""
     one, other, third = (Replica(tmp_path, store) for _ in range(3))
     one.can_record = False
+    with pytest.raises(StoreError):
+        await one.change(settings={"truncation": {"top_k": 1}})
+    assert one.live.truncation.top_k == 1  # in force, though not recorded yet
+    one.can_record = True
     async with other.changes.following(seconds=0.01), third.changes.following(seconds=0.01):
-        with pytest.raises(StoreError):
-            await one.change(settings={"truncation": {"top_k": 1}})
-        assert one.live.truncation.top_k == 1  # in force, though not recorded yet
-        one.can_record = True
         await one.change(settings={"truncation": {"top_k": 2}}, comment="tell less")
         await other.change(settings={"truncation": {"top_k": 4}}, shadow=True)
         await third.changes.promote(by="admin")
@@ -309,6 +309,19 @@ async def test_replicas_and_restarts_follow_and_every_version_is_recorded_once(t
     (second,) = [event for event in recorded if event["version"] == 2]
     assert (second["event"], second["by"], second["comment"]) == ("policy", "admin", "tell less")
     assert second["change"] == {"truncation.top_k": [1, 2]}
+
+
+async def test_what_could_not_be_recorded_at_the_start_is_recorded_later(tmp_path: Path, store: QueryStore) -> None:
+    """And not only with the next version."""
+    await FileDocuments(tmp_path).write("policy", {"stage": "live", "by": "x", "time": "t", "profile": "open"}, expected=0)
+    replica = Replica(tmp_path, store)
+    replica.can_record = False
+    async with replica.changes.following(seconds=0.01), asyncio.timeout(60):
+        assert replica.policies.in_force.live_version == 1
+        replica.can_record = True
+        while not replica.events:  # noqa: ASYNC110, nobody tells
+            await asyncio.sleep(0.01)
+    assert [event["version"] for event in replica.events] == [1]
 
 
 async def test_a_version_that_makes_no_sense_here_is_said_and_passed_over(

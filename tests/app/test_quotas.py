@@ -194,6 +194,18 @@ async def test_a_request_of_more_images_than_the_limit_never_passes(replica: Rep
     assert await passes(quotas, queries=10)
 
 
+async def test_what_is_given_back_leaves_no_trace_where_it_was_not_counted(replica: Replica) -> None:
+    """Beside a file nothing is counted in memory, so clients who are shed, however many there are, take none."""
+    quotas = replica(Limits(per_minute=5))
+    for number in range(20):
+        await quotas.give_back(await quotas.charge(f"client-{number}", 1))
+    alone = quotas._alone.storage
+    assert isinstance(alone, SqliteWindows)
+    rows, counted = alone._file.execute("SELECT count(*), total(current) FROM windows").fetchone()
+    assert counted == 0
+    assert rows == (20 if quotas._shared.storage.IS_REMOTE else 0)
+
+
 # Time, where it can be moved: in the file.
 
 
@@ -341,6 +353,24 @@ async def test_without_redis_each_replica_counts_on_and_nobody_starts_anew(tmp_p
         await quotas.close()
 
 
+async def test_what_was_counted_without_redis_is_not_given_back_to_it(tmp_path: Path) -> None:
+    """Or an outage that ends while queries are shed would be a present of as many."""
+    clock = Clock()
+    with RunningRedis(tmp_path / "redis") as running:
+        shared = RedisWindows(running.url, timeout_seconds=PATIENT_SECONDS)
+        quotas = Quotas(
+            Limits(per_minute=3), own_limits=lambda _: NO_LIMITS, shared=shared, on_degraded=lambda _: None,
+            monotonic=lambda: clock.monotonic,
+        )  # fmt: skip
+        running.kill()
+        charge = await quotas.charge("alice", 2)
+        running.restart()
+        clock.pass_seconds(2)
+        await quotas.give_back(charge)
+        assert [await passes(quotas) for _ in range(4)] == [True, True, True, False]
+        await quotas.close()
+
+
 async def test_a_silent_redis_costs_every_query_at_most_a_moment(tmp_path: Path) -> None:
     """Stopped: a hundred queries at once wait once, not one after the other; then nobody waits."""
     with RunningRedis(tmp_path / "redis") as running:
@@ -363,7 +393,7 @@ async def test_a_silent_redis_costs_every_query_at_most_a_moment(tmp_path: Path)
         await quotas.close()
 
 
-@pytest.mark.parametrize("broken", ["wrong type", "garbage"])
+@pytest.mark.parametrize("broken", ["wrong type", "garbage", "garbage in the window before"])
 async def test_keys_that_somebody_broke_are_no_error(tmp_path: Path, broken: str) -> None:
     """The replica counts on its own, and nothing fails."""
     with RunningRedis(tmp_path / "redis") as running:
@@ -377,8 +407,11 @@ async def test_keys_that_somebody_broke_are_no_error(tmp_path: Path, broken: str
         assert await passes(quotas)
         with running.client() as client:
             (key,) = client.keys("*alice*")
-            client.delete(key)
-            client.lpush(key, "x") if broken == "wrong type" else client.set(key, "x")
+            if broken == "wrong type":
+                client.delete(key)
+                client.lpush(key, "x")
+            else:
+                client.set(key if broken == "garbage" else key + b"/-1", "x")
         assert [await passes(quotas) for _ in range(3)] == [True, True, False]
         assert said == [True]
         await quotas.close()

@@ -139,3 +139,5 @@ def test_a_store_urls_password_is_not_shown(password: str) -> None:
     settings = read_settings(store={"url": f"redis://shop:{password}@10.0.0.1:6379/2"})
     assert settings.policy()["store"]["url"] == "redis://shop:**********@10.0.0.1:6379/2"
     assert settings.store_url() == f"redis://shop:{password}@10.0.0.1:6379/2"
+    settings = read_settings(store={"url": f"redis://10.0.0.1:6379/2?password={password}&ssl_check_hostname=no"})
+    assert settings.policy()["store"]["url"] == "redis://10.0.0.1:6379/2?password=**********&ssl_check_hostname=no"

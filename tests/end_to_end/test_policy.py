@@ -165,6 +165,8 @@ def test_two_servers_on_one_redis_follow_each_other(start: Callable[..., Running
             while following.metric("cloneguard_policy_version") != top_k and time.monotonic() < give_up:
                 time.sleep(0.05)
             assert len(ask(following)) == len(ask(changing)) == top_k
+            told = httpx.get(f"{following.url}/v2/models/cifar10").json()
+            assert [tensor["shape"] for tensor in told["outputs"]] == [[-1, top_k]] * 3
         assert tell(one, "PUT", json={"expected": 1}).status_code == 409
         for server in (one, other):
             assert [event["version"] for event in events(server)] == [1, 2]

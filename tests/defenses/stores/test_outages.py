@@ -10,6 +10,8 @@ import redis
 
 from defenses.stores.chain import verify
 from defenses.stores.protocol import AuditEntry, QueryStore, Sighting, StoreError
+from defenses.stores.redis_store import RedisStore
+from defenses.stores.replica import Replica
 from tests.defenses.stores.replicas import KEY, replicas, until
 from tests.defenses.stores.rule import ones, sighting
 from tests.redis_server import RunningRedis
@@ -142,6 +144,27 @@ async def test_what_has_no_room_is_refused_whole_and_the_rest_is_kept(server: Ru
         assert verify(KEY, records) is None
 
 
+@pytest.mark.parametrize("numbers", [range(300), [0] * 300], ids=["many pictures", "one picture"])
+async def test_the_local_view_is_bounded(monkeypatch: pytest.MonkeyPatch, numbers: list[int]) -> None:
+    """However many pictures join one neighbourhood in an outage, and however many clients send one picture."""
+    monkeypatch.setattr("defenses.stores.replica.MOST_PROVISIONAL", 50)
+    replica = Replica(perceptual_radius=6, embedding_radius=0)
+    for client, number in enumerate(numbers):
+        replica.answer_alone([sighting(number, perceptual=0, client=f"client-{client}")])
+        assert max(len(replica._seen), len(replica._local_records)) <= 51
+
+
+async def test_an_attempt_that_is_repeated_is_looked_for_once(server: RunningRedis, store: QueryStore) -> None:
+    """A record that waits through a long outage is tried twice a second; what might have arrived is still one attempt."""
+    assert isinstance(store, RedisStore)
+    server.kill()
+    await store.append_audit(entries(1))
+    for _ in range(20):
+        with pytest.raises((redis.RedisError, OSError, TimeoutError)):
+            await store._audit._write_all()
+    assert len(store._audit._doubtful) == 1
+
+
 async def test_a_service_may_start_without_redis(server: RunningRedis) -> None:
     """It begins with the local view, and joins the others when Redis comes."""
     async with replicas(server, 1) as (first,):
@@ -239,3 +262,4 @@ async def test_garbage_in_our_keys_is_no_error(empty_redis: RunningRedis, what: 
             assert await ask(other, old) == before
             assert not other.degraded
         assert [record.body for record in await store.audit(newest=True, limit=1)] == [b"2"]
+        assert [summary.client for summary in await store.clients()] in ([], ["anna"])
