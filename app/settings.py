@@ -32,6 +32,7 @@ def _words(given: object) -> object:
 
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+Queries = Annotated[int, Field(ge=0, le=2**53)]  # what JSON carries exactly
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_words)]
 Anonymous = Literal["auto", "allow", "refuse"]
 
@@ -149,10 +150,10 @@ class Accounts(Section):
 class Limits(Section):
     """Quotas, in queries; an account may have its own."""
 
-    per_minute: int | None = Field(None, ge=0, description="most queries of a client in a minute; none: no limit")
-    per_day: int | None = Field(None, ge=0, description="most queries of a client in a day; none: no limit")
-    total_per_minute: int | None = Field(None, ge=0, description="most queries of all clients together in a minute; none: no limit")
-    total_per_day: int | None = Field(None, ge=0, description="most queries of all clients together in a day; none: no limit")
+    per_minute: Queries | None = Field(None, description="most queries of a client in a minute; none: no limit")
+    per_day: Queries | None = Field(None, description="most queries of a client in a day; none: no limit")
+    total_per_minute: Queries | None = Field(None, description="most queries of all clients together in a minute; none: no limit")
+    total_per_day: Queries | None = Field(None, description="most queries of all clients together in a day; none: no limit")
 
 
 class Store(Section):

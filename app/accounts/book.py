@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.accounts.key_text import digest_of, new_key
 from app.profiles import ProfileName
+from app.settings import Queries
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 RESERVED: Final = frozenset({"unknown"})  # a client without an address
-Queries = Annotated[int, Field(ge=0)]
 
 
 class AccountError(Exception):

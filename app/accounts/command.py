@@ -41,8 +41,8 @@ def create(
     name: NameArgument,
     *,
     profile: Annotated[ProfileName | None, typer.Option(help=f"What its answers go through instead: {', '.join(PROFILES)}.")] = None,
-    per_minute: Annotated[int | None, typer.Option(min=0, help="Its queries a minute, instead of limits.per_minute.")] = None,
-    per_day: Annotated[int | None, typer.Option(min=0, help="Its queries a day, instead of limits.per_day.")] = None,
+    per_minute: Annotated[int | None, typer.Option(min=0, max=2**53, help="Its queries a minute, instead of limits.per_minute.")] = None,
+    per_day: Annotated[int | None, typer.Option(min=0, max=2**53, help="Its queries a day, instead of limits.per_day.")] = None,
     state: StateOption = None, store: StoreOption = None, config: ConfigOption = None, assignments: SetOption = None,
 ) -> None:  # fmt: skip
     """Make an account and print its first key: on standard output, and only now."""

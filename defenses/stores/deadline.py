@@ -16,6 +16,7 @@ async def within(seconds: float, answer: Awaitable[Result]) -> Result:
     Else a busy moment of this process would pass for an outage of another one.
     """
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(answer)
+    task.add_done_callback(_look)
     started = loop.time()
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -27,3 +28,9 @@ async def within(seconds: float, answer: Awaitable[Result]) -> Result:
         return task.result()
     finally:
         task.cancel()
+
+
+def _look(task: asyncio.Future[Result]) -> None:
+    """Look at an error that comes after everybody has left: asyncio would log it as never retrieved."""
+    if not task.cancelled():
+        task.exception()

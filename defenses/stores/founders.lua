@@ -163,7 +163,8 @@ for sequence = last + 1, newest do
   redis.call('HSET', founders, sequence, new[sequence])
   tail[#tail + 1] = new[sequence]
 end
-for at = 1, count do redis.call('SET', KEYS[2 + at], epoch .. matches[at][1], 'EX', ttl) end
+-- A digest is a short cut of a day: its picture is found again by its codes, and one that nobody asks again costs no memory for long.
+for at = 1, count do redis.call('SET', KEYS[2 + at], epoch .. matches[at][1], 'EX', math.min(ttl, 86400)) end
 for at = 1, clients do
   local key = KEYS[2 + count + at]
   if type(redis.pcall('HSET', key, 'queries', records[at][1], 'flagged', records[at][2])) == 'table' then
