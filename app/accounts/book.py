@@ -71,11 +71,12 @@ class Act:
 
 
 class Book(Entry):
-    """All accounts and keys, and the change that made this version of it."""
+    """All accounts and keys, and the change that made this version of it; `seal` tells under which secret its keys are kept."""
 
     accounts: dict[str, Account] = Field(default_factory=dict)
     keys: dict[str, Key] = Field(default_factory=dict)
     change: Change | None = None
+    seal: str | None = None
 
     @classmethod
     def parse(cls, body: dict[str, Any]) -> Self:
@@ -104,10 +105,11 @@ class Book(Entry):
         check_name(name)
         if name in self.accounts:
             raise AccountError(f"the account {name!r} exists; `cloneguard keys rotate {name}` gives it another key")
+        seal = self._sealed(pepper)
         key_id, text = new_key()
         key = Key(account=name, digest=digest_of(text, pepper=pepper), created=act.time)
         change = Change(what="created", account=name, keys=(key_id,), by=act.by, time=act.time)
-        return Book(accounts={**self.accounts, name: account}, keys={**self.keys, key_id: key}, change=change), text
+        return self._next(change, accounts={**self.accounts, name: account}, keys={**self.keys, key_id: key}, seal=seal), text
 
     def rotate(self, name: str, *, overlap_seconds: float, pepper: bytes, act: Act) -> tuple["Book", str]:
         """Give an account a new key. Its newest one ends after the overlap, or at once if that is 0; older ones end at once.
@@ -121,10 +123,11 @@ class Book(Entry):
             stays = overlap_seconds > 0 and place == len(live) - 1
             ends = min(keys[old].ends or float("inf"), act.time + overlap_seconds)
             keys[old] = keys[old].model_copy(update={"ends": ends} if stays else {"revoked": act.time})
+        seal = self._sealed(pepper)
         key_id, text = new_key()
         keys[key_id] = Key(account=name, digest=digest_of(text, pepper=pepper), created=act.time)
         change = Change(what="rotated", account=name, keys=(key_id,), by=act.by, time=act.time)
-        return Book(accounts=self.accounts, keys=keys, change=change), text
+        return self._next(change, keys=keys, seal=seal), text
 
     def revoke(self, which: str, *, every: bool, act: Act) -> "Book":
         """End a key by its id, or an account's only live key, or with `every` all of them. Raises AccountError."""
@@ -140,7 +143,7 @@ class Book(Entry):
             raise AccountError(f"{which!r} has no live key")
         keys = {**self.keys, **{key_id: self.keys[key_id].model_copy(update={"revoked": act.time}) for key_id in ended}}
         change = Change(what="revoked", account=name, keys=tuple(ended), by=act.by, time=act.time)
-        return Book(accounts=self.accounts, keys=keys, change=change)
+        return self._next(change, keys=keys)
 
     def suspend(self, name: str, *, suspended: bool, act: Act) -> "Book":
         """Close an account without touching its keys, or open it again. Raises AccountError."""
@@ -149,7 +152,19 @@ class Book(Entry):
             raise AccountError(f"the account {name!r} is {'suspended already' if suspended else 'not suspended'}")
         accounts = {**self.accounts, name: self.accounts[name].model_copy(update={"suspended": suspended})}
         change = Change(what="suspended" if suspended else "resumed", account=name, by=act.by, time=act.time)
-        return Book(accounts=accounts, keys=self.keys, change=change)
+        return self._next(change, accounts=accounts)
+
+    def _next(self, change: Change, **parts: Any) -> "Book":
+        return self.model_copy(update={"change": change, **parts})
+
+    def _sealed(self, pepper: bytes) -> str:
+        """The seal of this secret. Raises AccountError where the keys there are were made with another: servers would know no new one."""
+        seal = digest_of("the book of accounts", pepper=pepper)
+        if self.seal not in {None, seal}:
+            raise AccountError(
+                "these accounts were made with another secret: run this with the --state or the CLONEGUARD_SECRET of their servers"
+            )
+        return seal
 
     def _require(self, name: str) -> None:
         if name not in self.accounts:

@@ -20,11 +20,15 @@ Record = Callable[[dict[str, Any]], Awaitable[None]]
 
 @asynccontextmanager
 async def following(accounts: Accounts, documents: Documents, *, record: Record) -> AsyncIterator[None]:
-    """Put every new version of the book into force within about a second, and hand each change to `record` on one of all replicas."""
+    """Put every new version of the book into force within about a second, and hand each change to `record` on one of all replicas.
+
+    Recording is a task of its own that tries again: what is in force never waits for the audit log.
+    """
+    unrecorded: asyncio.Queue[Document] = asyncio.Queue()
 
     async def on_change(document: Document) -> None:
         accounts.follow(document)
-        await _record_once(documents, document, record)
+        unrecorded.put_nowait(document)
 
     async def follow() -> None:
         version = seen
@@ -34,23 +38,38 @@ async def following(accounts: Accounts, documents: Documents, *, record: Record)
         with suppress(DocumentsError):  # said by whoever asks first for what is in force
             for document in reversed(await documents.history(NAME, limit=RECORDED)):
                 if document.version <= version:
-                    await _record_once(documents, document, record)
+                    unrecorded.put_nowait(document)
         await watch(documents, NAME, on_change, seen=version)
 
     seen = await accounts.load(documents)
-    follower = asyncio.create_task(follow())
+    tasks = [asyncio.create_task(follow()), asyncio.create_task(_record_all(documents, unrecorded, record))]
     try:
         yield
     finally:
-        follower.cancel()
-        with suppress(asyncio.CancelledError):
-            await follower
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _record_once(documents: Documents, document: Document, record: Record) -> None:
+async def _record_all(documents: Documents, unrecorded: asyncio.Queue[Document], record: Record) -> None:
+    while True:
+        document = await unrecorded.get()
+        is_said = False
+        while not await _is_recorded(documents, document, record, quietly=is_said):
+            is_said = True
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _is_recorded(documents: Documents, document: Document, record: Record, *, quietly: bool) -> bool:
+    """Record a change unless another replica does; False where that is to be tried again."""
     try:
         change = Book.parse(document.body).change
         if change is not None and await documents.claim(NAME, document.version):
             await record({"event": "accounts", **change.model_dump(mode="json")})
-    except (AccountError, StoreError) as error:  # what is in force doesn't hang on it
+    except (StoreError, DocumentsError) as error:
+        if not quietly:
+            log.error("version %d of the accounts can't be recorded for now: %s", document.version, error)
+        return False
+    except AccountError as error:
         log.error("version %d of the accounts can't be recorded: %s", document.version, error)
+    return True

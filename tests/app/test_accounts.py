@@ -18,6 +18,7 @@ from app.documents import Document, DocumentsError, open_documents
 from app.documents.files import FileDocuments
 from app.errors import OverloadedError, SuspendedError, UnauthorizedError
 from app.settings import Settings, read_settings
+from defenses.stores.protocol import StoreError
 
 PEPPER = b"p" * 32
 HOUR = 3600.0
@@ -238,6 +239,16 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def test_another_secret_makes_no_keys() -> None:
+    """A key made with a secret that no server has would never work: that is said before it is handed out."""
+    book, _ = book_with("alice")
+    with pytest.raises(AccountError, match="another secret"):
+        book.create("bob", Account(created=0.0), pepper=b"q" * 32, act=at(1.0))
+    with pytest.raises(AccountError, match="another secret"):
+        book.rotate("alice", overlap_seconds=0.0, pepper=b"q" * 32, act=at(1.0))
+    assert book.suspend("alice", suspended=True, act=at(1.0)).seal == book.seal
+
+
 @pytest.mark.anyio
 async def test_replicas_follow_and_record_each_change_once(tmp_path: Path) -> None:
     """Changes before the start, while two replicas run: each is recorded by one of them, and both know the newest book."""
@@ -269,6 +280,28 @@ def _is_suspended(accounts: Accounts, text: str) -> bool:
     except SuspendedError:
         return True
     return False
+
+
+@pytest.mark.anyio
+async def test_a_change_counts_while_the_audit_log_is_away_and_is_recorded_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspension doesn't wait until it can be recorded, and no change is lost."""
+    monkeypatch.setattr("app.accounts.following.RETRY_SECONDS", 0.01)
+    book, texts = book_with("alice")
+    documents, accounts, is_away = FileDocuments(tmp_path), Accounts(pepper=PEPPER), True
+    recorded: list[str] = []
+
+    async def record(event: dict[str, Any]) -> None:
+        if is_away:
+            raise StoreError("away")
+        recorded.append(event["what"])
+
+    await written(documents, book)
+    async with following(accounts, documents, record=record):
+        await written(documents, book.suspend("alice", suspended=True, act=at(1.0)))
+        await until(lambda: _is_suspended(accounts, texts["alice"]))
+        is_away = False
+        await until(lambda: len(recorded) >= 2)
+    assert recorded == ["created", "suspended"]
 
 
 @pytest.mark.anyio
