@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from app.public.application import create_app
 from app.service import Service
 from app.settings import Settings
 
+STUCK_SECONDS = 15.0  # after the time for open requests: what does not close by then never will
 SWITCH_INTERVAL_SECONDS = 0.0005  # Python's 5 ms let a decoding thread hold up every other request
 
 
@@ -68,7 +70,9 @@ def _drain(service: Service, ports: list[Port]) -> None:
 
 
 def _stop(service: Service, ports: list[Port]) -> None:
+    """Close both ports. A process that hangs afterwards says where, and ends: whoever restarts it waits for that."""
     service.draining = True
+    faulthandler.dump_traceback_later(service.settings.server.shutdown_seconds + STUCK_SECONDS, exit=True)
     for port in ports:
         port.should_exit = True
 

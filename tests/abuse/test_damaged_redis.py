@@ -82,7 +82,7 @@ def test_founders_keep_their_answers_whatever_happens_to_redis(tmp_path: Path, f
             if damage in {emptied, healed}:
                 seconds_until(server, degraded=False)
             after = asked(server, founders), asked(server, joiners)  # asked() takes 200 only
-            assert server.metric("cloneguard_degraded", component="store") == (damage in {full, read_only})
+            seconds_until(server, degraded=damage in {full, read_only})  # a connection that the restart broke is noticed when it is used
             kept = [same(*pair) for pair in zip(before[0], after[0], strict=True)]
             assert [seed for seed in range(PICTURES) if founded[seed] and not kept[seed]] == []
             joined = sum(same(*pair) for pair in zip(before[1], after[1], strict=True))

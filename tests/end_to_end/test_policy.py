@@ -112,7 +112,10 @@ def test_a_candidate_is_counted_promoted_taken_back_and_survives_a_restart(start
     assert tell(server, "POST", f"{POLICY}/promote", origin=server.admin_url).json()["live_version"] == 2
     assert "score" not in ask(server)[0]
     server.restart()
-    assert "policy   version 2 in force" in server.log_text()
+    give_up = time.monotonic() + 10
+    while "policy   version 2 in force" not in server.log_text():  # said right after it is ready
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
     assert "score" not in ask(server)[0]
     told = tell(server, "POST", f"{POLICY}/rollback", json={"comment": "they do"}).json()
     assert (told["version"], told["settings"]["truncation"]["labels_only"]) == (3, False)
