@@ -3,9 +3,9 @@
 from app.documents.files import FileDocuments
 from app.documents.protocol import BrokenError, ConflictError, Document, Documents, DocumentsError, watch
 from app.settings import Settings
+from defenses.stores.redis_url import REDIS_URLS
 
-REDIS_URLS = ("redis://", "rediss://", "unix://")
-__all__ = ["REDIS_URLS", "BrokenError", "ConflictError", "Document", "Documents", "DocumentsError", "open_documents", "watch"]
+__all__ = ["BrokenError", "ConflictError", "Document", "Documents", "DocumentsError", "open_documents", "watch"]
 
 
 def open_documents(settings: Settings) -> Documents:

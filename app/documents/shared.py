@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from app.documents.protocol import BrokenError, ConflictError, Document, DocumentsError
+from defenses.stores.redis_url import NOT_A_REDIS_URL
 
 TIMEOUT_SECONDS = 1.0  # no query waits for a document
 WRITE = """
@@ -29,7 +30,7 @@ class RedisDocuments:
                 url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0)
             )
         except (ValueError, TypeError):  # what it says may repeat the URL, and with it a password
-            raise DocumentsError("not a Redis URL: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://... or unix://PATH") from None
+            raise DocumentsError(NOT_A_REDIS_URL) from None
         self._token = secrets.token_bytes(16)
 
     async def newest(self, name: str) -> int:

@@ -10,13 +10,13 @@ from typing import TypeVar
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 
-from app.documents import REDIS_URLS
 from app.errors import QuotaExceededError
 from app.quotas.limits import Limits, OwnLimits, Standing, Window
 from app.quotas.redis_windows import RedisWindows
 from app.quotas.sqlite_windows import SqliteWindows
 from app.settings import Settings
 from defenses.stores.protocol import StoreError
+from defenses.stores.redis_url import REDIS_URLS
 
 RETRY_SECONDS = 1.0  # between two looks at a count that failed
 

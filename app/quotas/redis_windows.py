@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from defenses.stores.protocol import StoreError
+from defenses.stores.redis_url import NOT_A_REDIS_URL
 
 CONNECTIONS: Final = 16
 LOOKS: Final = 5
@@ -36,7 +37,7 @@ class RedisWindows(RedisStorage):
                 retry=Retry(NoBackoff(), 0), protocol=2, driver_info=None,
             )  # fmt: skip
         except (ValueError, TypeError):  # what it says may repeat the URL, and with it a password
-            raise StoreError("not a Redis URL: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://... or unix://PATH") from None
+            raise StoreError(NOT_A_REDIS_URL) from None
         super().__init__(
             "async+redis://",
             wrap_exceptions=True,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from defenses.stores.embedded import EmbeddedStore
 from defenses.stores.protocol import QueryStore, StoreError
+from defenses.stores.redis_url import REDIS_URLS
 
 _SQLITE = "sqlite:///"
-_REDIS = ("redis://", "rediss://", "unix://")
 DAY_SECONDS = 86_400.0
 
 
@@ -25,7 +25,7 @@ async def open_store(
     `audit_buffer` records are kept while it is away; it keeps
     the newest `most_audit_records`, a file keeps all. Raises StoreError for another URL, and for a place that can't be used.
     """
-    if url.startswith(_REDIS):
+    if url.startswith(REDIS_URLS):
         from defenses.stores.redis_store import RedisStore  # noqa: PLC0415, a service without Redis doesn't load its driver
 
         return await RedisStore.opened(

@@ -21,6 +21,7 @@ from defenses.stores.deadline import within
 from defenses.stores.founders import AT_ONCE
 from defenses.stores.protocol import FORGETTING, AuditEntry, AuditRecord, ClientSummary, Match, Sighting, StoreError
 from defenses.stores.redis_audit import RedisAudit
+from defenses.stores.redis_url import NOT_A_REDIS_URL
 from defenses.stores.replica import Question, Replica
 
 FORMAT = 1  # of records and keys; another one has other keys, so that two releases never read each other's
@@ -57,7 +58,7 @@ class RedisStore:
                 url, max_connections=CONNECTIONS, timeout=timeout_seconds, protocol=2, driver_info=None, **options
             )
         except (ValueError, TypeError):  # what it says may repeat the URL, and with it a password
-            raise StoreError("not a Redis URL: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://... or unix://PATH") from None
+            raise StoreError(NOT_A_REDIS_URL) from None
         self._redis: Redis = Redis(connection_pool=pool)
         self._find_or_found = self._redis.register_script(Path(__file__).with_name("founders.lua").read_bytes())
         self._prefix = key_prefix(index)
