@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from app.errors import FailedError, OverloadedError, ProblemError
+from defenses.ending_tasks import end
 from defenses.stores.protocol import StoreError
 from defenses.vocabulary import Case, Query
 
@@ -63,10 +64,7 @@ class MicroBatches(Generic[Inferred]):
 
     async def close(self) -> None:
         """Stop the workers; queries that have no answer yet are shed."""
-        tasks = [*self._workers, *self._defending]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([*self._workers, *self._defending])
         self._fail(self._queue, lambda: OverloadedError("shutdown"))
         self._queue.clear()
 

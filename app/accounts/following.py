@@ -9,6 +9,7 @@ from typing import Any
 from app.accounts.book import AccountError, Book
 from app.accounts.live import NAME, Accounts
 from app.documents import Document, Documents, DocumentsError, watch
+from defenses.ending_tasks import end
 from defenses.stores.protocol import StoreError
 
 RECORDED = 100  # newest versions that a starting server looks at, for changes that were made while none ran
@@ -46,9 +47,7 @@ async def following(accounts: Accounts, documents: Documents, *, record: Record)
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def _record_all(documents: Documents, unrecorded: asyncio.Queue[Document], record: Record) -> None:

@@ -15,6 +15,7 @@ from app.policies.reloadable import differences, in_one_line, said, with_values
 from app.profiles import ProfileName
 from app.settings import Settings, SettingsError
 from defenses.calibration import CalibrationError
+from defenses.ending_tasks import end
 from defenses.stores.protocol import StoreError
 
 NAME = "policy"
@@ -93,9 +94,7 @@ class PolicyChanges:
         try:
             yield
         finally:
-            follower.cancel()
-            with suppress(asyncio.CancelledError):
-                await follower
+            await end([follower])
 
     async def look(self) -> None:
         """Follow what is newest now. Raises DocumentsError, and StoreError where it is in force but could not be recorded."""

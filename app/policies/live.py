@@ -11,6 +11,7 @@ from app.policies.reloadable import differences, with_values
 from app.profiles import ProfileName
 from app.settings import Settings, SettingsError
 from defenses.calibration import CalibrationError
+from defenses.ending_tasks import end
 from defenses.stores.protocol import QueryStore
 from defenses.vocabulary import Case, Mode, Query, Step
 
@@ -102,9 +103,7 @@ class Policies:
 
     async def close(self) -> None:
         """End what is being tried."""
-        for task in self._trials:
-            task.cancel()
-        await asyncio.gather(*self._trials, return_exceptions=True)
+        await end(self._trials)
 
     async def _compare(self, candidate: Candidate, inferred: Case, live: Case) -> None:
         await asyncio.sleep(0)  # the answers leave first

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from defenses.ending_tasks import end
+
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 0.5
@@ -49,8 +51,7 @@ class Breaker:
     async def close(self) -> None:
         """Stop probing."""
         if self._probing:
-            self._probing.cancel()
-            await asyncio.wait([self._probing])
+            await end([self._probing])
 
     async def _until_it_answers(self) -> None:
         while True:
