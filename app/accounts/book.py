@@ -13,6 +13,7 @@ from app.settings import Queries
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 RESERVED: Final = frozenset({"unknown"})  # a client without an address
+OWN_SETTINGS: Final = {"profile", "per_minute", "per_day"}
 
 
 class AccountError(Exception):
@@ -53,11 +54,15 @@ class Key(Entry):
 
 
 class Change(Entry):
-    """Who changed what: this is recorded in the audit log. Neither a key nor what is kept of one is in it."""
+    """Who changed what: this is recorded in the audit log. Neither a key nor what is kept of one is in it.
 
-    what: Literal["created", "rotated", "revoked", "suspended", "resumed"]
+    `settings` are the account's own ones that were set, None where it is again as it is for everyone.
+    """
+
+    what: Literal["created", "changed", "rotated", "revoked", "suspended", "resumed"]
     account: str
     keys: tuple[str, ...] = ()
+    settings: dict[str, str | int | None] = Field(default_factory=dict)
     by: str
     time: float
 
@@ -108,8 +113,20 @@ class Book(Entry):
         seal = self._sealed(pepper)
         key_id, text = new_key()
         key = Key(account=name, digest=digest_of(text, pepper=pepper), created=act.time)
-        change = Change(what="created", account=name, keys=(key_id,), by=act.by, time=act.time)
+        own = account.model_dump(mode="json", include=OWN_SETTINGS, exclude_none=True)
+        change = Change(what="created", account=name, keys=(key_id,), settings=own, by=act.by, time=act.time)
         return self._next(change, accounts={**self.accounts, name: account}, keys={**self.keys, key_id: key}, seal=seal), text
+
+    def modify(self, name: str, settings: dict[str, Any], *, act: Act) -> "Book":
+        """Give an account its own settings (of `OWN_SETTINGS`), or with None take one away; its keys stay. Raises AccountError."""
+        self._require(name)
+        old = self.accounts[name]
+        new = old.model_copy(update=settings)
+        if new == old:
+            raise AccountError(f"the account {name!r} is so already")
+        told = new.model_dump(mode="json", include=set(settings))
+        change = Change(what="changed", account=name, settings=told, by=act.by, time=act.time)
+        return self._next(change, accounts={**self.accounts, name: new})
 
     def rotate(self, name: str, *, overlap_seconds: float, pepper: bytes, act: Act) -> tuple["Book", str]:
         """Give an account a new key. Its newest one ends after the overlap, or at once if that is 0; older ones end at once.

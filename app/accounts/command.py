@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,18 +32,26 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 NameArgument = Annotated[str, typer.Argument(help="The account: a-z, 0-9 and ._-")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting: section.key=value; repeatable.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+ProfileOption = Annotated[ProfileName | None, typer.Option(help=f"What its answers go through instead: {', '.join(PROFILES)}.")]
+PerMinuteOption = Annotated[int | None, typer.Option(min=0, max=2**53, help="Its queries a minute, instead of limits.per_minute.")]
+PerDayOption = Annotated[int | None, typer.Option(min=0, max=2**53, help="Its queries a day, instead of limits.per_day.")]
 StateOption = Annotated[Path | None, typer.Option(help="Directory of the secret and the documents, as the servers have it.")]
 StoreOption = Annotated[str | None, typer.Option(help="Store URL, as the servers have it.")]
 Result = TypeVar("Result")
 
 
+class OwnSetting(StrEnum):
+    """What an account may have of its own, as the command line calls it."""
+
+    PROFILE = "profile"
+    PER_MINUTE = "per-minute"
+    PER_DAY = "per-day"
+
+
 @keys.command()
 def create(
     name: NameArgument,
-    *,
-    profile: Annotated[ProfileName | None, typer.Option(help=f"What its answers go through instead: {', '.join(PROFILES)}.")] = None,
-    per_minute: Annotated[int | None, typer.Option(min=0, max=2**53, help="Its queries a minute, instead of limits.per_minute.")] = None,
-    per_day: Annotated[int | None, typer.Option(min=0, max=2**53, help="Its queries a day, instead of limits.per_day.")] = None,
+    *, profile: ProfileOption = None, per_minute: PerMinuteOption = None, per_day: PerDayOption = None,
     state: StateOption = None, store: StoreOption = None, config: ConfigOption = None, assignments: SetOption = None,
 ) -> None:  # fmt: skip
     """Make an account and print its first key: on standard output, and only now."""
@@ -50,6 +59,25 @@ def create(
     pepper = pepper_of(settings)
     account = Account(created=time.time(), profile=profile, per_minute=per_minute, per_day=per_day)
     _show(changed(settings, lambda book, act: book.create(name, account, pepper=pepper, act=act)))
+
+
+@keys.command()
+def change(
+    name: NameArgument,
+    *, profile: ProfileOption = None, per_minute: PerMinuteOption = None, per_day: PerDayOption = None,
+    default: Annotated[list[OwnSetting] | None, typer.Option(help="What is to be as for everyone again; repeatable.")] = None,
+    state: StateOption = None, store: StoreOption = None, config: ConfigOption = None, assignments: SetOption = None,
+) -> None:  # fmt: skip
+    """Give an account another profile or other limits; its keys stay."""
+    given = {"profile": profile, "per_minute": per_minute, "per_day": per_day}
+    own = {setting: value for setting, value in given.items() if value is not None}
+    back = {setting.replace("-", "_") for setting in default or ()}
+    if not own and not back:
+        raise typer.BadParameter("name what is to change: --profile, --per-minute, --per-day or --default")
+    if twice := own.keys() & back:
+        raise typer.BadParameter(f"{', '.join(sorted(twice))}: its own and the default at once")
+    settings = own | dict.fromkeys(back)
+    changed(_settings(state, store, config, assignments), lambda book, act: (book.modify(name, settings, act=act), None))
 
 
 @keys.command("list")

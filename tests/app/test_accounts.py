@@ -17,6 +17,7 @@ from app.accounts.live import NAME
 from app.documents import Document, DocumentsError, open_documents
 from app.documents.files import FileDocuments
 from app.errors import OverloadedError, SuspendedError, UnauthorizedError
+from app.profiles import ProfileName
 from app.settings import Settings, read_settings
 from defenses.stores.protocol import StoreError
 
@@ -154,6 +155,8 @@ def test_names_that_are_refused(name: str) -> None:
         lambda book: book.revoke("nobody", every=True, act=at(1.0)),
         lambda book: book.suspend("nobody", suspended=True, act=at(1.0)),
         lambda book: book.suspend("alice", suspended=False, act=at(1.0)),
+        lambda book: book.modify("nobody", {"per_day": 7}, act=at(1.0)),
+        lambda book: book.modify("alice", {"profile": None}, act=at(1.0)),
     ],
 )
 def test_changes_that_make_no_sense_are_errors(change: Callable[[Book], object]) -> None:
@@ -168,7 +171,9 @@ def test_a_change_says_who_did_what_to_whom() -> None:
     book, texts = book_with("alice")
     key_id = texts["alice"].split("_")[1]
     assert book.change is not None
-    assert book.change.model_dump() == {"what": "created", "account": "alice", "keys": (key_id,), "by": "root@here", "time": 0.0}
+    assert book.change.model_dump() == {
+        "what": "created", "account": "alice", "keys": (key_id,), "settings": {}, "by": "root@here", "time": 0.0,
+    }  # fmt: skip
 
 
 def test_what_is_different_for_an_account() -> None:
@@ -178,6 +183,20 @@ def test_what_is_different_for_an_account() -> None:
     assert accounts.limits_of("alice") == (5, None)
     assert accounts.profile_of("127.0.0.1") is None
     assert accounts.limits_of("127.0.0.1") == (None, None)
+
+
+def test_what_is_different_can_be_changed() -> None:
+    """The keys stay, and the change says what is so now."""
+    book, texts = book_with("alice", profile=ProfileName.OPEN, per_minute=5)
+    assert book.change is not None
+    assert book.change.settings == {"profile": "open", "per_minute": 5}
+    changed = book.modify("alice", {"profile": None, "per_day": 70}, act=at(1.0))
+    accounts = accounts_of(changed)
+    assert accounts.profile_of("alice") is None
+    assert accounts.limits_of("alice") == (5, 70)
+    assert opens(changed, texts["alice"], now=2.0)
+    assert changed.change is not None
+    assert (changed.change.what, changed.change.settings) == ("changed", {"profile": None, "per_day": 70})
 
 
 def test_the_first_account_closes_the_door_for_good() -> None:

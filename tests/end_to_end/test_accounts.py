@@ -134,6 +134,12 @@ def test_an_account_may_have_a_profile_of_its_own(guarded: RunningServer) -> Non
     other = known(guarded, new_account(guarded.state, "other"))
     assert len(ask(guarded, partner).json()["predictions"]) == 10
     assert len(ask(guarded, other).json()["predictions"]) == 3
+    assert run_keys(guarded.state, "change", "other", "--profile", "open").returncode == 0
+    assert run_keys(guarded.state, "change", "partner", "--default", "profile", "--per-minute", "0").returncode == 0
+    until(lambda: ask(guarded, partner), 429)
+    assert len(ask(guarded, other).json()["predictions"]) == 10
+    for arguments in ((), ("--profile", "open", "--default", "profile")):
+        assert run_keys(guarded.state, "change", "other", *arguments).returncode == 2
 
 
 def test_a_server_that_starts_later_knows_the_accounts_and_what_they_have_used(start: Callable[..., RunningServer]) -> None:
@@ -149,7 +155,7 @@ def test_a_server_that_starts_later_knows_the_accounts_and_what_they_have_used(s
 
 def test_the_command_line_says_what_is_wrong_in_one_line(guarded: RunningServer) -> None:
     """And exits with 2."""
-    for arguments in (("create", "10.0.0.1"), ("rotate", "nobody")):
+    for arguments in (("create", "10.0.0.1"), ("rotate", "nobody"), ("change", "nobody", "--per-day", "1")):
         done = run_keys(guarded.state, *arguments)
         assert done.returncode == 2
         assert done.stdout == ""
