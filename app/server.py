@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import signal
 import socket
 import sys
@@ -44,6 +45,8 @@ async def run(settings: Settings, *, announce: Callable[[Service, str, str], Non
     with _listen(settings.server.host, settings.server.port) as public, _listen(settings.admin.host, settings.admin.port) as admin:
         async with app.router.lifespan_context(app):
             service: Service = app.state.service
+            gc.collect()
+            gc.freeze()  # what is there now stays: walking through it again and again would stop every request for a tenth of a second
             ports = [Port(_config(app, settings)), Port(_config(create_admin(service), settings))]
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGINT, _stop, service, ports)

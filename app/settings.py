@@ -163,7 +163,7 @@ class Store(Section):
     most_neighbourhoods: int = Field(1_000_000, ge=1, description="neighbourhoods that are kept; beyond, the oldest are forgotten")
     retention_days: float = Field(90.0, gt=0, description="age at which neighbourhoods are forgotten (days before the newest)")
     timeout_seconds: float = Field(0.05, gt=0, description="longest wait for Redis before answers come from the local view (s)")
-    audit_buffer: int = Field(10_000, ge=1, description="audit records kept in memory while Redis is away")
+    audit_buffer: int = Field(100_000, ge=1, description="audit records kept in memory while Redis is away, about 1 KB each")
     most_audit_records: int = Field(500_000, ge=1, description="audit records kept in Redis; beyond, the oldest go (a file keeps all)")
 
     @field_serializer("url", when_used="json")

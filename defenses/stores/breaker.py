@@ -12,14 +12,14 @@ PROBE_SECONDS = 0.5
 
 
 class Breaker:
-    """Opens after more than `tolerated` failures in a row; then `probe` runs every half second, and the breaker closes when it returns.
+    """Opens at the first failure; then `probe` runs at once and every half second, and the breaker closes when it returns.
 
-    `what` names in the log what is not possible meanwhile.
+    So an answer that was merely late keeps it open for a moment only, and nobody waits behind it meanwhile. `what` names in the log what
+    is not possible while it is open.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[None]], *, what: str, tolerated: int) -> None:
-        self._probe, self._what, self._tolerated = probe, what, tolerated
-        self._failures = 0
+    def __init__(self, probe: Callable[[], Awaitable[None]], *, what: str) -> None:
+        self._probe, self._what = probe, what
         self._probing: asyncio.Task[None] | None = None
 
     @property
@@ -27,41 +27,26 @@ class Breaker:
         """Whether nobody should ask just now."""
         return self._probing is not None
 
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether the last answer did not come."""
-        return self.is_open or self._failures > 0
-
-    def succeeded(self) -> None:
-        """An answer came in time."""
-        self._failures = 0
-
-    def failed(self, error: BaseException) -> None:
-        """No answer came, or an error."""
-        self._failures += 1
-        if self._failures > self._tolerated:
-            self.open(error)
-
     def open(self, error: BaseException) -> None:
-        """Ask no more until a probe succeeds."""
+        """Ask no more until a probe succeeds: no answer came, or an error."""
         if not self._probing:
-            log.warning("%s: Redis is away: %r", self._what, error)
-            self._probing = asyncio.create_task(self._until_it_answers())
+            self._probing = asyncio.create_task(self._until_it_answers(error))
 
     async def close(self) -> None:
         """Stop probing."""
         if self._probing:
             await end([self._probing])
 
-    async def _until_it_answers(self) -> None:
+    async def _until_it_answers(self, error: BaseException) -> None:
+        is_said = False
         while True:
-            await asyncio.sleep(PROBE_SECONDS)
             try:
                 await self._probe()
-            except Exception as error:  # whatever it is, it is not over
-                log.debug("%s: Redis is still away: %r", self._what, error)
-            else:
                 break
-        self._failures = 0
+            except Exception as again:  # whatever it is, it is not over
+                log.log(logging.DEBUG if is_said else logging.WARNING, "%s: Redis is away: %r, then %r", self._what, error, again)
+                is_said = True
+            await asyncio.sleep(PROBE_SECONDS)
         self._probing = None
-        log.warning("%s: Redis is back", self._what)
+        if is_said:
+            log.warning("%s: Redis is back", self._what)

@@ -68,7 +68,6 @@ def connected(path: Path) -> sqlite3.Connection:
             raise StoreError(f"{path}: schema version {version}, where this release reads version {SCHEMA_VERSION}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -65536")  # KiB: digests come in random order, and 2 MiB hold few
         if not tables:
             connection.executescript(_SCHEMA)
         elif version == 1:

@@ -42,7 +42,7 @@ class RedisAudit:
         # What the log held, as (sequence number, link, records), if appends that nobody answered arrived after all.
         self._doubtful: list[tuple[int, bytes, int]] = []
         self._writing = asyncio.Lock()
-        self._breaker = Breaker(self._write_all, what="audit records wait in memory", tolerated=0)
+        self._breaker = Breaker(self._write_all, what="audit records wait in memory")
 
     @property
     def is_behind(self) -> bool:
@@ -60,7 +60,7 @@ class RedisAudit:
             try:
                 await self._write_all()
             except (RedisError, OSError, TimeoutError) as error:
-                self._breaker.failed(error)
+                self._breaker.open(error)
 
     async def read(self, *, after: int, limit: int, newest: bool) -> list[AuditRecord]:
         """See QueryStore.audit."""

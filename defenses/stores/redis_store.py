@@ -66,7 +66,7 @@ class RedisStore:
         self._timeout, self._retention, self._most = timeout_seconds, retention_seconds, most_neighbourhoods
         self._replica = Replica(perceptual_radius=perceptual_radius, embedding_radius=embedding_radius)
         self._reading = asyncio.Lock()
-        self._breaker = Breaker(self._catch_up, what="answers come from the local view", tolerated=1)
+        self._breaker = Breaker(self._catch_up, what="answers come from the local view")
         self._audit = RedisAudit(
             self._redis, key=audit_key, most=audit_buffer, most_records=most_audit_records, timeout_seconds=timeout_seconds
         )
@@ -98,12 +98,9 @@ class RedisStore:
             return []
         if not self._breaker.is_open:
             try:
-                matches = await self._ask(sightings)
+                return await self._ask(sightings)
             except (RedisError, OSError, TimeoutError) as error:
-                self._breaker.failed(error)
-            else:
-                self._breaker.succeeded()
-                return matches
+                self._breaker.open(error)
         return await self._run(lambda: self._replica.answer_alone(sightings))
 
     async def neighbourhoods(self) -> int:
@@ -114,7 +111,7 @@ class RedisStore:
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
         """See QueryStore; while Redis is away entries are kept in memory, and chained when it is back."""
         self._check_open()
-        await self._audit.append(entries, may_wait=not self._breaker.is_doubtful)
+        await self._audit.append(entries, may_wait=not self._breaker.is_open)
 
     async def audit(self, *, after: int = 0, limit: int = 100, newest: bool = False) -> list[AuditRecord]:
         """See QueryStore."""

@@ -17,18 +17,21 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "PROBE_SECONDS", 0.01)
 
 
-async def test_it_opens_after_more_failures_in_a_row_than_are_tolerated() -> None:
-    """One late answer between good ones is no outage; two in a row are."""
-    subject = Breaker(asyncio.Event().wait, what="nothing", tolerated=1)  # type: ignore[arg-type]
-    for _ in range(5):
-        subject.failed(ERROR)
-        assert (subject.is_doubtful, subject.is_open) == (True, False)
-        subject.succeeded()
-        assert not subject.is_doubtful
-    subject.failed(ERROR)
-    subject.failed(ERROR)
+async def test_a_late_answer_opens_it_for_a_moment_and_is_not_worth_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    """The first probe does not wait."""
+    probed = asyncio.Event()
+
+    async def probe() -> None:
+        probed.set()
+
+    subject = Breaker(probe, what="nothing")
+    subject.open(ERROR)
     assert subject.is_open
-    await subject.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert probed.is_set()
+    assert not subject.is_open
+    assert not caplog.records
 
 
 async def test_it_closes_when_a_probe_succeeds_and_can_open_again() -> None:
@@ -42,13 +45,12 @@ async def test_it_closes_when_a_probe_succeeds_and_can_open_again() -> None:
         if error := outcomes.pop(0):
             raise error
 
-    subject = Breaker(probe, what="nothing", tolerated=0)
-    subject.failed(ERROR)
-    subject.failed(ERROR)
+    subject = Breaker(probe, what="nothing")
+    subject.open(ERROR)
+    subject.open(ERROR)
     await until(lambda: not subject.is_open)
     assert probes == 3
-    assert not subject.is_doubtful
-    subject.failed(ERROR)
+    subject.open(ERROR)
     await until(lambda: not subject.is_open)
     assert probes == 4
 
@@ -62,8 +64,8 @@ async def test_closing_ends_the_probes() -> None:
         probes += 1
         raise ERROR
 
-    subject = Breaker(probe, what="nothing", tolerated=0)
-    subject.failed(ERROR)
+    subject = Breaker(probe, what="nothing")
+    subject.open(ERROR)
     await until(lambda: probes > 1)
     await subject.close()
     before = probes

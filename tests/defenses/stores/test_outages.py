@@ -69,6 +69,23 @@ async def test_a_dead_redis_changes_no_answer(server: RunningRedis, store: Query
     assert await store.neighbourhoods() == 1000
 
 
+async def test_who_waited_behind_a_call_that_was_in_vain_waits_no_second_time(server: RunningRedis) -> None:
+    """A stopped Redis costs the first call its whole timeout; then nobody waits."""
+    loop, timeout = asyncio.get_running_loop(), 3.0
+    async with replicas(server, 1, timeout_seconds=timeout) as (store,):
+        server.stop()
+        try:
+            waits = []
+            for digest in range(3):
+                began = loop.time()
+                await store.find_or_found([sighting(digest)])
+                waits.append(loop.time() - began)
+        finally:
+            server.go_on()
+    assert timeout <= waits[0] < 2 * timeout
+    assert max(waits[1:]) < 0.5 * timeout
+
+
 async def test_identical_and_similar_pixels_agree_while_redis_is_away(server: RunningRedis, store: QueryStore) -> None:
     """What is founded without Redis is a neighbourhood for its near-duplicates too, and forgotten afterwards."""
     await store.find_or_found([sighting(1)])
