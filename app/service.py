@@ -45,8 +45,7 @@ class Service:
 
     async def ask(self, *images: bytes, client: str) -> list[tuple[Case, int]]:
         """Answer images, all of them or none: a request that does not fit among those under way is shed before it costs anything."""
-        if self.in_flight + len(images) > self.settings.server.queue:
-            raise OverloadedError("queue")
+        self.require_room(len(images))
         self.in_flight += len(images)
         try:
             if len(images) == 1:
@@ -54,6 +53,11 @@ class Service:
             return await gather_all(self.pipeline.ask(image, client=client) for image in images)
         finally:
             self.in_flight -= len(images)
+
+    def require_room(self, queries: int) -> None:
+        """Shed queries that don't fit among those under way. Raises OverloadedError."""
+        if self.in_flight + queries > self.settings.server.queue:
+            raise OverloadedError("queue")
 
     @contextmanager
     def observed(self, route: str) -> Iterator[None]:

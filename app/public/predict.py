@@ -92,6 +92,7 @@ async def predict(request: Request) -> Response:
     """Recognize one image: send it as JPEG, PNG or WebP, as the form field `file`, or base64 in JSON."""
     service: Service = request.app.state.service
     with service.observed("predict"):
+        service.require_room(1)  # before anything else: in an overload this is what most requests cost
         client = service.clients.identify(request)
         async with (
             charged(service, request, client=client, queries=1),
