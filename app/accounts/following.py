@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from app.accounts.book import AccountError, Book
@@ -36,10 +36,9 @@ async def following(accounts: Accounts, documents: Documents, *, record: Record)
         while not accounts.is_known:  # never through old versions to the newest: on the way a revoked key would be alive again
             await asyncio.sleep(RETRY_SECONDS)
             version = await accounts.load(documents)
-        with suppress(DocumentsError):  # said by whoever asks first for what is in force
-            for document in reversed(await documents.history(NAME, limit=RECORDED)):
-                if document.version <= version:
-                    unrecorded.put_nowait(document)
+        for document in reversed(await _history(documents)):
+            if document.version <= version:
+                unrecorded.put_nowait(document)
         await watch(documents, NAME, on_change, seen=version)
 
     seen = await accounts.load(documents)
@@ -56,6 +55,16 @@ async def _record_all(documents: Documents, unrecorded: asyncio.Queue[Document],
         is_said = False
         while not await _is_recorded(documents, document, record, quietly=is_said):
             is_said = True
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _history(documents: Documents) -> list[Document]:
+    """The newest versions; documents that are away are waited for."""
+    while True:
+        try:
+            return await documents.history(NAME, limit=RECORDED)
+        except DocumentsError as error:
+            log.warning("what was changed before this start can't be recorded for now: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
 
 

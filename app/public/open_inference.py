@@ -186,6 +186,7 @@ async def infer(model: str, request: Request) -> Response:
     """Recognize n images, base64 in one BYTES tensor; if one of them fails, the request fails."""
     service: Service = request.app.state.service
     with service.observed("infer"):
+        service.require_room(1)
         client = service.clients.identify(request)
         _service_for(model, request)  # the key first: who has none learns nothing, and the same on every path
         await require_quota(service, request, client=client)

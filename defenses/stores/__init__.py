@@ -13,7 +13,7 @@ DAY_SECONDS = 86_400.0
 
 async def open_store(
     url: str, *, index: str, audit_key: bytes, perceptual_radius: int = 6, embedding_radius: int = 7, most_neighbourhoods: int = 1_000_000,
-    retention_seconds: float = 90 * DAY_SECONDS, timeout_seconds: float = 0.05, audit_buffer: int = 10_000,
+    retention_seconds: float = 90 * DAY_SECONDS, timeout_seconds: float = 0.05, audit_buffer: int = 100_000,
     most_audit_records: int = 500_000,
 ) -> QueryStore:  # fmt: skip
     """Open the store at `url`, ready to answer: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db`, or `redis://...`.

@@ -15,6 +15,13 @@ local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 if newest then
   last, link = tonumber(string.match(newest[1], '^%d+')), newest[2][4] or ''
 end
+-- A stream takes no number that it has given before, also where somebody deleted that record: the gap stays, and a check names it.
+if redis.call('EXISTS', stream) == 1 then
+  local about = redis.call('XINFO', 'STREAM', stream)
+  for at = 1, #about, 2 do
+    if about[at] == 'last-generated-id' then last = math.max(last, tonumber(string.match(about[at + 1], '^%d+'))) end
+  end
+end
 if last ~= expected or link ~= ARGV[2] then return {0, last, link} end
 
 for at = 1, count do

@@ -58,7 +58,7 @@ class RedisAudit:
             self._breaker.open(TimeoutError("a query was not answered just now"))
         if not self._breaker.is_open:
             try:
-                await self._write_all()
+                await self._write_waiting()
             except (RedisError, OSError, TimeoutError) as error:
                 self._breaker.open(error)
 
@@ -95,6 +95,12 @@ class RedisAudit:
             return await within(self._timeout, answer)
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreError(f"Redis: {error or type(error).__name__}") from error
+
+    async def _write_waiting(self) -> None:
+        """Write for a query, unless the one before it has just waited in vain."""
+        async with self._writing:
+            while self._waiting and not self._breaker.is_open:
+                await self._write(list(islice(self._waiting, BATCH)))
 
     async def _write_all(self) -> None:
         async with self._writing:

@@ -29,6 +29,7 @@ CONNECTIONS = 16
 PAGE = 1000  # founders read at once
 LONGEST_TAIL = 128  # founders that the script compares with; a replica that is further behind reads first
 ROUNDS = 4  # of reading and asking again in one call
+BACKSTOP_SECONDS = 1.0
 OPENING_SECONDS = 2.0  # for a Redis that is there and does not answer in time
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,11 @@ class RedisStore:
         self, url: str, *, index: str, audit_key: bytes, perceptual_radius: int, embedding_radius: int, timeout_seconds: float,
         retention_seconds: float, most_neighbourhoods: int, audit_buffer: int, most_audit_records: int,
     ) -> None:  # fmt: skip
-        options = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds, "retry": Retry(NoBackoff(), 0)}
+        backstop = BACKSTOP_SECONDS + timeout_seconds  # `within` ends a wait long before: it knows when this process itself was late
+        options = {"socket_timeout": backstop, "socket_connect_timeout": backstop, "retry": Retry(NoBackoff(), 0)}
         try:
             pool = BlockingConnectionPool.from_url(
-                url, max_connections=CONNECTIONS, timeout=timeout_seconds, protocol=2, driver_info=None, **options
+                url, max_connections=CONNECTIONS, timeout=backstop, protocol=2, driver_info=None, **options
             )
         except (ValueError, TypeError):  # what it says may repeat the URL, and with it a password
             raise StoreError(NOT_A_REDIS_URL) from None

@@ -105,7 +105,7 @@ async def test_the_client_waits_as_told_stops_at_its_budget_and_counts_failures(
     """No image comes back before its Retry-After; exactly the budget is answered; what failed is counted, each kind as often as it came."""
     images = np.random.default_rng(2).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
     with Ledger.open(tmp_path / "ledger.db", {"target": hostile.url}, resume=False) as ledger:
-        async with Oracle(hostile.url, attempts=8, backoff=0.05, timeout=PATIENCE_SECONDS) as oracle:
+        async with Oracle(hostile.url, attempts=14, backoff=0.005, timeout=PATIENCE_SECONDS) as oracle:
             buyer = LedgerBuyer([oracle], ledger, budget=BUDGET, purpose="attack", concurrency=16)
             bought = await buyer.buy(images)
             counts = buyer.counts

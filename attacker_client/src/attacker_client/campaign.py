@@ -85,10 +85,11 @@ async def run(
         ledger = until_the_end.enter_context(Ledger.open(out / "ledger.db", asdict(campaign), resume=resume))
         reference = honest or await _endpoint(campaign, out, until_the_end, key=reference_key, concurrency=concurrency)
         stopwatch = until_the_end.enter_context(Stopwatch(ledger))
-        oracles = [
-            await until_the_end.enter_async_context(Oracle(campaign.target, headers=one.headers, local_address=one.local_address))
-            for one in who
-        ]
+        oracles: list[Oracle] = []
+        for one in who:
+            known = oracles[0].dialect if oracles else None
+            oracle = Oracle(campaign.target, dialect=known, headers=one.headers, local_address=one.local_address)
+            oracles.append(await until_the_end.enter_async_context(oracle))
         bar = BuyingBar(campaign.budget)
 
         def on_answer(spent: int) -> None:
@@ -168,18 +169,19 @@ def check(campaign: Campaign, *, keys: Sequence[str] = ()) -> tuple[Attack, list
     if len(who) > 1 and not spreads:
         raise CampaignError(f"only sybil asks as several clients: --attack sybil:{campaign.attack}")
     if "domain" in campaign.options:
-        _keep_apart(Path(campaign.options["domain"]), campaign)
+        _keep_apart("domain", campaign.options["domain"], ("--images", campaign.images), ("--test-images", campaign.test_images))
+    _keep_apart("--images", campaign.images, ("--test-images", campaign.test_images))
     if campaign.recipe not in RECIPES:
         raise CampaignError(f"no recipe {campaign.recipe!r}; there are {', '.join(RECIPES)}")
     students.build(campaign.student, classes=2, size=campaign.size, seed=0, pretrained=campaign.pretrained)  # only to see whether it can be
     return attack, who
 
 
-def _keep_apart(domain: Path, campaign: Campaign) -> None:
+def _keep_apart(option: str, folder: str, *others: tuple[str, str | None]) -> None:
     """Refuse to train on images that are measured with: those of --images are in part, those of --test-images all."""
-    for option, folder in (("--images", campaign.images), ("--test-images", campaign.test_images)):
-        if folder in (None, "builtin") or not Path(folder).is_dir():
+    for other, measured in others:
+        if measured is None or not (Path(folder).is_dir() and Path(measured).is_dir()):
             continue
-        mine, other = domain.resolve(), Path(folder).resolve()
-        if mine.is_relative_to(other) or other.is_relative_to(mine):
-            raise CampaignError(f"domain={domain} has images in common with {option} {folder}, which the student is measured with")
+        mine, theirs = Path(folder).resolve(), Path(measured).resolve()
+        if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
+            raise CampaignError(f"{option} {folder} has images in common with {other} {measured}, which the student is measured with")

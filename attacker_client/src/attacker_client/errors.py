@@ -3,8 +3,8 @@
 OracleError
 ├── Refused       the endpoint won't answer us: 401, 403, or 429 and 503 until the attempts were used up
 ├── BadImage      it won't take this image: 413, 415, 422
-├── Unreachable   no answer came: no connection, or none that lived long enough, or 408, 500, 502 and 504, until the attempts were used up
-├── Garbled       an answer came that is not the wire format: another status, or a body that can't be read
+├── Unreachable   no answer came: no connection, or none that lived long enough, or 408, 502 and 504, until the attempts were used up
+├── Garbled       an answer came that is not the wire format: another status (a 500 until the attempts were used up), or an unreadable body
 └── Unanswered    of many images none got an answer, each for a reason of its own
 
 LedgerError       the ledger of what was bought belongs to another campaign, or can't be written
@@ -36,7 +36,7 @@ class BadImage(OracleError):  # noqa: N818 - reads as what happened
 
 
 class Unreachable(OracleError):  # noqa: N818 - reads as what happened
-    """No answer came: nobody listens, or the connection broke or timed out on every attempt."""
+    """No answer came: nobody listens, or the connection broke, timed out or ended at a proxy on every attempt."""
 
 
 class Garbled(OracleError):  # noqa: N818 - reads as what happened

@@ -8,6 +8,7 @@ first; and one float tensor of all classes, in which a class is its position: pr
 
 import json
 import re
+import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ async def discover(url: str, *, headers: Mapping[str, str] | None = None, timeou
     except httpx.TransportError as error:
         raise Unreachable(f"{model}: {type(error).__name__}: {error}") from error
     if response.status_code in (401, 403, 429, 503):
-        raise Refused(f"{model} answered {response.status_code}", status=response.status_code)
+        wait = wire.read_retry_after(response.headers.get("retry-after"), now=time.time())
+        raise Refused(f"{model} answered {response.status_code}", status=response.status_code, retry_after=wait)
     if response.status_code != HTTPStatus.OK:
         raise Garbled(f"{model} answered {response.status_code} ({wire.read_problem(response.content) or response.reason_phrase})")
     try:

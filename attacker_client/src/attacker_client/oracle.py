@@ -18,7 +18,8 @@ from attacker_client.wire import Dialect, OracleAnswer
 
 _DENIED = (401, 403)
 _WAIT = (429, 503)
-_FAILED = (408, 500, 502, 504)  # the endpoint's own trouble, or a proxy's before it
+_AWAY = (408, 502, 504)  # a proxy before the endpoint, or the way there: as good as a broken connection
+_FAILED = 500  # the endpoint's own trouble, perhaps with this image
 _BAD_IMAGE = (413, 415, 422)
 
 
@@ -79,9 +80,23 @@ class Oracle:
         return self.total.answered
 
     async def __aenter__(self) -> Self:
-        if self._dialect is None:
-            self._dialect = await open_inference.discover(self.url, headers=self._headers, timeout=self._timeout)
+        for attempt in range(1, self._attempts + 1):
+            try:
+                self._dialect = self._dialect or await open_inference.discover(self.url, headers=self._headers, timeout=self._timeout)
+                break
+            except (Unreachable, Refused) as error:
+                asked_for = (error.retry_after or 0.0) if isinstance(error, Refused) else 0.0
+                denied = isinstance(error, Refused) and error.status in _DENIED
+                if denied or attempt == self._attempts or asked_for > self._longest_wait:
+                    raise
+            await self._sleep(self._wait(asked_for, attempt))
         return self
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the endpoint is spoken to, once the oracle was entered; other oracles of the same endpoint need not find out again."""
+        assert self._dialect is not None, "enter the oracle first: async with Oracle(...)"
+        return self._dialect
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._connections.__aexit__(kind, error, trace)
@@ -91,10 +106,9 @@ class Oracle:
 
         A fresh `tally` is told what this query cost, whether it was answered or not.
         """
-        assert self._dialect is not None, "enter the oracle first: async with Oracle(...)"
         cost = Tally() if tally is None else tally
         try:
-            body, content_type = self._dialect.request(image, media_type=media_type)
+            body, content_type = self.dialect.request(image, media_type=media_type)
         except ValueError as error:
             raise BadImage(str(error), status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE) from error
         request = b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, content_type.encode(), len(body), body)
@@ -145,7 +159,9 @@ class Oracle:
                 asked_for = 0.0
             else:
                 cost.bytes_received += len(response.body)
-                if response.status in _FAILED:
+                if response.status in _AWAY:
+                    failure, asked_for = Unreachable(self._told(response)), 0.0
+                elif response.status == _FAILED:
                     failure, asked_for = Garbled(self._told(response)), 0.0
                 elif response.status in _WAIT:
                     cost.refused += 1
@@ -155,17 +171,19 @@ class Oracle:
                     return response
             if attempt == self._attempts or asked_for > self._longest_wait:
                 break
-            wait = asked_for + self._random.uniform(0, self._backoff * 2 ** (attempt - 1))
+            wait = self._wait(asked_for, attempt)
             cost.seconds_waiting += wait
             await self._sleep(wait)
         raise failure
 
+    def _wait(self, asked_for: float, attempt: int) -> float:
+        return asked_for + self._random.uniform(0, self._backoff * 2 ** (attempt - 1))
+
     def _read(self, response: Response) -> OracleAnswer:
-        assert self._dialect is not None
         status = response.status
         if status == HTTPStatus.OK:
             try:
-                return self._dialect.read(response.body)
+                return self.dialect.read(response.body)
             except ValueError as error:
                 raise Garbled(f"{self.url}: {error}") from error
         if status in _DENIED:

@@ -45,6 +45,16 @@ def problem(status: int, title: str, **headers: str) -> Response:
     return Response({"title": title, "status": status}, status=status, headers={"content-type": "application/problem+json", **named})
 
 
+class Naps:
+    """A sleep that remembers how long it was asked to wait, and doesn't."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
 def asgi(handler: Handler) -> App:
     """An ASGI app of one handler."""
 

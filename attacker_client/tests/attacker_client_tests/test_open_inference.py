@@ -15,7 +15,7 @@ from attacker_client import open_inference, wire
 from attacker_client.errors import BadImage, Garbled, Refused
 from attacker_client.oracle import Oracle
 
-from .conftest import Handler, Request, Response, problem
+from .conftest import Handler, Naps, Request, Response, problem
 
 pytestmark = pytest.mark.anyio
 Serve = Callable[[Handler], str]
@@ -170,6 +170,28 @@ async def test_discovery_errors(serve: Serve) -> None:
 
     with pytest.raises(Refused):
         await open_inference.discover(serve(closed) + "/v2/models/m")
+
+
+async def test_discovery_waits_as_long_as_it_is_told(serve: Serve) -> None:
+    """A limit or a proxy in trouble is waited out before the campaign begins; what is denied is not asked again."""
+    endpoint, naps = Endpoint(FILES, TOLD), Naps()
+    troubles = [problem(429, "Slow down", retry_after="7"), problem(503, "Busy")]
+
+    async def limited(request: Request) -> Response:
+        return troubles.pop(0) if troubles else await endpoint(request)
+
+    async with Oracle(serve(limited) + "/v2/models/m", sleep=naps) as oracle:
+        assert (await oracle.ask(png(PIXELS))).label == "cat"
+    assert len(naps.seconds) == 2
+    assert naps.seconds[0] >= 7
+
+    async def closed(request: Request) -> Response:  # noqa: ARG001 - a handler's signature
+        return problem(403, "Suspended")
+
+    naps = Naps()
+    with pytest.raises(Refused):
+        await Oracle(serve(closed) + "/v2/models/m", sleep=naps).__aenter__()
+    assert not naps.seconds
 
 
 async def test_one_discovery_serves_many(serve: Serve) -> None:

@@ -136,6 +136,8 @@ class VotingBuyer:
         asked = variants_of(images, self.partners, variants=variants, seed=self.seed, mirror=self.options.mirror)
         whose = None if identities is None else np.repeat(identities, variants)
         answers = await self.inner.buy(asked, identities=whose)
+        if not len(answers):  # the budget was spent to the last query by the purchase before
+            return TransferSet.empty(images.shape[1])
         n = -(-len(answers) // variants)
         return self._vote(_filled(answers, asked[: n * variants]), n)
 

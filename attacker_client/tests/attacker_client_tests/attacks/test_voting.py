@@ -83,6 +83,14 @@ async def test_a_vote_has_the_mean_scores_of_those_who_agree(tmp_path: Path) -> 
     np.testing.assert_allclose(ask.bought.scores.sum(axis=1), 1, atol=1e-5)
 
 
+async def test_a_purchase_that_the_budget_leaves_nothing_for_is_empty(tmp_path: Path) -> None:
+    """As after one that took the budget's last query."""
+    images, _ = clear_pictures(4)
+    ask = Ask(images)
+    await vote(ask, tmp_path, rate=0.0, budget=0)
+    assert ask.left == len(ask.bought) == 0
+
+
 async def test_the_budget_pays_for_every_variant(tmp_path: Path) -> None:
     """103 queries are 20 images of 5 variants, and a last one of 3: nothing of the budget is left, and nothing is given beyond it."""
     images, honest = clear_pictures(40)
