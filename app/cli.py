@@ -9,20 +9,27 @@ import orjson
 import typer
 from rich.console import Console
 
-from app import __version__, auditing, bundling, calibrating, demo
+from app import __version__, auditing, bundling, calibrating, demo, detecting
 from app.accounts import AccountError
 from app.accounts.command import keys
 from app.documents import ConflictError, DocumentsError
 from app.keys import SecretError
 from app.profiles import PROFILES
+from app.recognizers import RecognizerError
 from app.settings import Settings, SettingsError, read_settings
 from app.settings_table import settings_table
 from defenses.calibration import CalibrationError
+from defenses.clone_detection.bank import BankError
+from defenses.clone_detection.sampling import NoBoundaryError
 from defenses.stores.protocol import StoreError
 from models.manifest import BundleError
 
 EXIT_USAGE = 2  # a wrong command or setting
 EXIT_UNUSABLE = 3  # a model, store, secret or port that can't be used; nothing was served
+UNUSABLE = (
+    BundleError, CalibrationError, StoreError, SecretError, DocumentsError, ConflictError, RecognizerError, BankError, NoBoundaryError,
+    OSError,
+)  # fmt: skip
 
 EXAMPLE = Path("docs/images/ship.jpg")  # of the repository, where the server is first tried
 
@@ -66,6 +73,7 @@ def serve(
 app.command()(bundling.bundle)
 app.command()(calibrating.calibrate)
 app.command()(auditing.audit)
+app.command()(detecting.detect)
 app.command()(demo.demo)
 app.add_typer(keys, name="keys")
 
@@ -105,7 +113,7 @@ def main() -> None:
         app()
     except (SettingsError, AccountError) as error:
         sys.exit(_say(error, EXIT_USAGE))
-    except (BundleError, CalibrationError, StoreError, SecretError, DocumentsError, ConflictError, OSError) as error:
+    except UNUSABLE as error:
         sys.exit(_say(error, EXIT_UNUSABLE))
 
 

@@ -1,8 +1,8 @@
 """Make the bank of clone detection: `CLONEGUARD_DATA=DIR python -m benchmarks.bank`.
 
-Twelve recognizers of CIFAR-10 that know nothing of each other, 132 ordered pairs, and 24 clones stolen from four of them over HTTP. Near
-an original's boundary and at random, every suspect is asked about Tiny-ImageNet images of classes that no thief has asked about. The
-number of bisection steps and the tree are chosen with architectures held out.
+Twelve recognizers of CIFAR-10 that know nothing of each other, 132 ordered pairs, and 24 clones stolen from four of them over HTTP with
+Tiny-ImageNet images. Near an original's boundary and at random, every suspect is asked about crops of scikit-image's photographs, as
+`cloneguard detect` asks. The number of bisection steps and the tree are chosen with architectures held out.
 
 Hours on 2 cores, minutes with a GPU; what was finished is kept in --out, and what was interrupted goes on with the same command.
 --independents stops when these are trained, --clones when everything is stolen.
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks.bank_clones import Theft, judges_classes, planned, stolen
-from benchmarks.bank_recognizers import INDEPENDENTS, TASK, Network, bundled, trained
-from benchmarks.image_sets import Pixels, tiny_imagenet
+from app.recognizers.images import BUILTIN, images_to_ask
+from benchmarks.bank_clones import Theft, planned, stolen
+from benchmarks.bank_recognizers import INDEPENDENTS, SIZE, TASK, Network, bundled, trained
+from benchmarks.image_sets import Pixels
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
 from defenses.clone_detection.bank import Bank, Model, Row
@@ -30,7 +31,6 @@ from defenses.clone_detection.verdict import Judge
 
 STEPS = (1, 2, 3, 4, 5, 6, 8)
 STOLEN = INDEPENDENTS[:4]  # one of each architecture
-SAMPLER = "bisection between Tiny-ImageNet images that no thief has asked about"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     clones = {theft.name: Network(stolen(theft, bundled(theft.original, data=data, out=out), data=data, out=out)) for theft in thefts}
     if options.clones:
         return
-    asked = tiny_imagenet(data, judges_classes(data), 3 * options.count, np.random.default_rng(0))
+    asked = images_to_ask(BUILTIN, count=3 * options.count, size=SIZE, seed=0)  # as `cloneguard detect` asks, and no thief did
     rows = []
     for name, original in recognizers.items():
         suspects = {other: one for other, one in recognizers.items() if other != name}
         suspects |= {theft.name: clones[theft.name] for theft in thefts if theft.original.name == name}
         with console.status(f"{name}: {len(suspects)} suspects"):
             rows += measured(name, original, suspects, asked, out=out / "rows", count=options.count)
-    sampler = {"images": SAMPLER, "count": options.count, "recipe": recipe() | {"command": "CLONEGUARD_DATA=DIR python -m benchmarks.bank"}}
+    sampler = {"images": BUILTIN, "count": options.count, "recipe": recipe() | {"command": "CLONEGUARD_DATA=DIR python -m benchmarks.bank"}}
     bank = Bank(TASK, sampler, models(thefts, out), tuple(rows))
     bank.save(options.json)
     console.print(table(bank))

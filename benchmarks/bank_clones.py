@@ -12,12 +12,10 @@ from attacker_client import students
 from attacker_client.students import Student
 from benchmarks.bank_recognizers import ARCHITECTURES, TASK, Independent
 from benchmarks.campaigns import LABEL_ONLY, LOG_TAIL, OPEN, Victim
-from benchmarks.image_sets import tiny_imagenet_classes
 
 ATTACKS = ("standard", "composite", "knockoff-random")
 TOLD: Mapping[str, tuple[str, ...]] = {"scores": OPEN, "labels": LABEL_ONLY}
 BUDGET, EPOCHS = 10_000, 12
-THIEFS_SHARE = 2  # every second class of Tiny-ImageNet is the thief's; the others are for asking suspects about
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def stolen(theft: Theft, bundle: Path, *, data: Path, out: Path) -> Student:
         folder.mkdir(parents=True, exist_ok=True)
         with Victim(folder / "state", *TOLD[theft.told], "--bundle", str(bundle)) as server:
             words = [str(Path(sys.executable).with_name("attacker-client")), "run", server.url, "--attack", theft.attack]
-            words += ["--images", str(thiefs_images(data, out)), "--budget", str(theft.budget), "--student", theft.student]
+            words += ["--images", str(data / "tiny-imagenet-32" / "train"), "--budget", str(theft.budget), "--student", theft.student]
             words += ["--recipe", theft.recipe, "--epochs", str(theft.epochs), "--seed", str(theft.seed), "--evaluation", "200"]
             words += ["--test-images", str(data / TASK / "test"), "--out", str(campaign)]
             # composite buys in a few epochs and passes over what it bought in the others
@@ -71,19 +69,3 @@ def stolen(theft: Theft, bundle: Path, *, data: Path, out: Path) -> Student:
         page = asdict(theft) | {name: ran[name] for name in ("accuracy", "fidelity", "queries_answered", "seconds")}
         recipe.write_text(json.dumps(page) + "\n", encoding="utf-8")
     return students.load(campaign / "student.pt")
-
-
-def thiefs_images(data: Path, out: Path) -> Path:
-    """A folder of links to the classes that thieves may ask about."""
-    pool = out / "thiefs-images"
-    pool.mkdir(parents=True, exist_ok=True)
-    for name in tiny_imagenet_classes(data)[::THIEFS_SHARE]:
-        if not (pool / name).exists():
-            (pool / name).symlink_to((data / "tiny-imagenet-32" / "train" / name).resolve(), target_is_directory=True)
-    return pool
-
-
-def judges_classes(data: Path) -> list[str]:
-    """The classes that no thief has asked about."""
-    names = tiny_imagenet_classes(data)
-    return sorted(set(names) - set(names[::THIEFS_SHARE]))

@@ -1,0 +1,134 @@
+"""One detection: both recognizers are asked, the judge is, and what came of it is written."""
+
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from app import __version__
+from app.detection_report import page
+from app.recognizers import Asked, Classes, RecognizerError, Source
+from app.recognizers.endpoint import Endpoint
+from app.recognizers.images import images_to_ask
+from app.recognizers.local import bundle_source
+from defenses.clone_detection.bank import Bank
+from defenses.clone_detection.features import LABELS_ONLY, Features, measure
+from defenses.clone_detection.sampling import boundary_sample, random_sample
+from defenses.clone_detection.verdict import Judge, Verdict
+from models import bundle as bundles
+from models.bundle import Bundle
+from models.manifest import FILE
+from models.packaging import make_bundle
+
+DEFAULT_SIZE = 32  # pixels a side, where our recognizer is an address
+PLAN, REPORT, RESULT = "plan.json", "report.html", "detection.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What is asked of whom; the same detection in the same folder goes on where it stopped."""
+
+    owner: str
+    suspect: str
+    images: str
+    bank: Path
+    seed: int
+    by_number: bool
+    out: Path
+
+    def run(self, *, owner_key: str | None, suspect_key: str | None, rate: float) -> str:
+        """Ask, judge, write the report and the JSON; returns the verdict in words. Raises RecognizerError, BankError, BundleError."""
+        known = Bank.load(self.bank)
+        plan = self._plan(known)
+        classes, out, count = Classes(by_number=self.by_number), self.out, int(known.sampler["count"])
+        columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
+        with ExitStack() as until_the_end, Progress(*columns, console=Console(stderr=True)) as progress:
+            ours, mine = _source(self.owner, key=owner_key, rate=rate, until_the_end=until_the_end)
+            theirs, _ = _source(self._bundled(mine), key=suspect_key, rate=rate, until_the_end=until_the_end)
+            out.mkdir(parents=True, exist_ok=True)
+            (out / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+            pool = images_to_ask(self.images, count=3 * count, size=mine.manifest.input.size if mine else DEFAULT_SIZE, seed=self.seed)
+            judge = Judge.of(known)
+
+            original, suspect = (
+                until_the_end.enter_context(Asked(source, out / f"{name}.jsonl", classes=classes, on_answer=partial(progress.advance, bar)))
+                for name, source, bar in (
+                    ("owner", ours, progress.add_task("asking ours", total=(3 + judge.choice.steps) * count)),
+                    ("suspect", theirs, progress.add_task("asking the suspect", total=2 * count)),
+                )
+            )
+            random = np.random.default_rng(self.seed)
+            far = random_sample(original, pool[2 * count :], random=random, count=count)
+            if far.original.confidences is None or suspect(far.inputs[:1]).confidences is None:
+                judge = Judge.of(known, names=LABELS_ONLY)
+            near = boundary_sample(original, pool[: 2 * count], random=random, count=count, steps=judge.choice.steps)
+            features = measure(suspect, near=near, far=far)
+            queries = {"owner": original.queries, "suspect": suspect.queries}
+        verdict = judge(features)
+        result = {
+            "verdict": asdict(verdict), "features": asdict(features), "queries": queries, "plan": plan,
+            "bank": {"task": known.task, "sampler": dict(known.sampler)}, "version": __version__,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "answers": {name: _digest(out / f"{name}.jsonl") for name in ("owner", "suspect")},
+        }  # fmt: skip
+        (out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (out / REPORT).write_text(page(result, known, judge=judge, features=features, verdict=verdict), encoding="utf-8")
+        return said(verdict, features)
+
+    def _plan(self, known: Bank) -> dict[str, Any]:
+        """Everything that decides what is asked. Raises RecognizerError where the folder holds a detection with another one."""
+        plan: dict[str, Any] = {
+            "owner": self.owner, "suspect": self.suspect, "images": self.images, "count": known.sampler["count"], "seed": self.seed,
+            "bank": _digest(self.bank), "by_number": self.by_number,
+        }  # fmt: skip
+        kept = self.out / PLAN
+        before = json.loads(kept.read_bytes()) if kept.exists() else plan
+        if changed := [name for name in plan if plan[name] != before.get(name)]:
+            raise RecognizerError(f"{self.out} holds another detection: {', '.join(changed)} differ; give another --out")
+        return plan
+
+    def _bundled(self, ours: Bundle | None) -> str:
+        """The suspect; an ONNX file becomes a bundle with our labels. Raises BundleError, RecognizerError."""
+        if not self.suspect.endswith(".onnx"):
+            return self.suspect
+        if ours is None:
+            raise RecognizerError("an ONNX file does not say what its classes are called: give our bundle as --owner")
+        directory, manifest = self.out / "suspect-bundle", ours.manifest
+        if not (directory / FILE).is_file():
+            make_bundle(
+                Path(self.suspect), directory, name="suspect", version="1", labels=manifest.labels, size=manifest.input.size,
+                mean=(0, 0, 0), std=(1, 1, 1),
+            )  # fmt: skip
+        return str(directory)
+
+
+def said(verdict: Verdict, features: Features) -> str:
+    """The verdict in a sentence or two."""
+    told = ", ".join(f"{name} {value:.3f}" for name, value in zip(features.names, features.vector().tolist(), strict=True))
+    what = "consistent with being a clone" if verdict.consistent else "not consistent with being a clone"
+    return (
+        f"{what} (p = {verdict.p_value:.3g}; {told})\n"
+        f"Of {verdict.independents} pairs of recognizers that know nothing of each other {verdict.false_positive_rate:.1%} were taken for "
+        f"clones, at most {verdict.at_most:.1%} at 95% confidence; of true clones {verdict.missed:.1%} were missed."
+        + (f"\n{verdict.message}" if verdict.message else "")
+    )
+
+
+def _source(named: str, *, key: str | None, rate: float, until_the_end: ExitStack) -> tuple[Source, Bundle | None]:
+    """Where a recognizer's answers come from, and the bundle if it is one."""
+    if named.startswith(("http://", "https://")):
+        return until_the_end.enter_context(Endpoint(named, rate=rate, api_key=key)), None
+    bundle = bundles.load(named, device="auto")
+    return bundle_source(bundle), bundle
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,96 @@
+"""The report of a detection: one HTML file with plots, with nothing loaded from elsewhere, that an owner can hand on."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from app.calibration_plots import FOREIGN, LINE, OWN
+from defenses.clone_detection.bank import Bank
+from defenses.clone_detection.features import NAMES, Features, Interval
+from defenses.clone_detection.verdict import Judge, Verdict
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+MEANINGS = {
+    "alpha": "same label near our decision boundary: large for clones",
+    "beta": "we are more confident on random images: small for clones of labels, which are over-confident",
+    "gamma": "mean squared difference of confidences near the boundary: small for clones of confidences",
+}
+
+
+def page(result: Mapping[str, Any], bank: Bank, *, judge: Judge, features: Features, verdict: Verdict) -> str:
+    """Make the page of a finished detection, whose JSON is `result`."""
+    known, clones = bank.features(judge.choice.steps), bank.clones
+    found = (features.alpha, features.beta, features.gamma)
+    rows = [
+        (name, MEANINGS[name], one, _range(column[~clones]), _range(column[clones]))
+        for name, one, column in zip(NAMES, found, known.T, strict=True)
+    ]
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        result=result, verdict=verdict, features=features, rows=rows, judge=judge,
+        counts={"independents": int((~clones).sum()), "clones": int(clones.sum()), "models": len(bank.models)},
+        plots={"where": where(known, clones, features), "each": each(known, clones, features)},
+    )  # fmt: skip
+
+
+def where(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Features) -> str:
+    """Alpha against gamma: the bank's pairs, and the suspect with its intervals. Without confidences there is no gamma, and no plot."""
+    if features.gamma is None:
+        return ""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for chosen, colour, label in ((~clones, OWN, "independents of the bank"), (clones, FOREIGN, "clones of the bank")):
+        axes.scatter(known[chosen, 0], known[chosen, 2], s=14, color=colour, alpha=0.6, label=label)
+    _cross(axes, features.alpha, features.gamma)
+    axes.set(xlabel="alpha: same label near our boundary", ylabel="gamma: squared difference of confidences")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return _uri(figure)
+
+
+def each(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Features) -> str:
+    """Every feature that the suspect has: the bank's distributions, and the suspect as a line with its interval."""
+    figure = Figure(figsize=(10, 2.6), layout="constrained")
+    found = (features.alpha, features.beta, features.gamma)
+    for place, name in enumerate(features.names):
+        axes = figure.add_subplot(1, len(features.names), place + 1)
+        column, suspect = known[:, NAMES.index(name)], found[NAMES.index(name)]
+        assert suspect is not None
+        edges = np.linspace(min(column.min(), suspect.value), max(column.max(), suspect.value) + 1e-9, 30).tolist()
+        for chosen, colour, label in ((~clones, OWN, "independents"), (clones, FOREIGN, "clones")):
+            axes.hist(column[chosen], edges, weights=np.full(chosen.sum(), 1 / chosen.sum()), color=colour, alpha=0.6, label=label)
+        axes.axvspan(suspect.low, suspect.high, color=LINE, alpha=0.15)
+        axes.axvline(suspect.value, color=LINE, label="the suspect")
+        axes.set_xlabel(name)
+        axes.tick_params(labelsize=8)
+        if not place:
+            axes.set_ylabel("share of the bank's pairs", fontsize=8)
+            axes.legend(fontsize=8)
+    return _uri(figure)
+
+
+def _cross(axes: Axes, x: Interval, y: Interval) -> None:
+    axes.errorbar(
+        [x.value], [y.value], xerr=[[x.value - x.low], [x.high - x.value]], yerr=[[y.value - y.low], [y.high - y.value]],
+        fmt="D", color=LINE, capsize=3, label="the suspect",
+    )  # fmt: skip
+
+
+def _range(values: NDArray[np.float64]) -> str:
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _uri(figure: Figure) -> str:
+    """The plot as SVG, sharp at every size."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

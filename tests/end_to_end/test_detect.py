@@ -1,0 +1,95 @@
+"""`cloneguard detect` over real HTTP: the served recognizer is recognised, another one is not, and nothing is asked twice."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attacker_client import students
+from benchmarks.bank_recognizers import export
+from defenses.clone_detection.bank import Bank
+from tests.defenses.clone_detection.squares import bank
+from tests.server import RunningServer
+
+COUNT = 40
+LABELS_ONLY = ("--set", "truncation.mode=enforce", "--set", "truncation.top_k=1", "--set", "truncation.labels_only=true")
+
+
+@pytest.fixture
+def small_bank(tmp_path: Path) -> Path:
+    """A bank that asks for few images; where its pairs lie says nothing about real recognizers."""
+    drawn = bank(apart=12)
+    path = tmp_path / "bank.json"
+    Bank(drawn.task, {"count": COUNT, "images": "builtin"}, drawn.models, drawn.rows).save(path)
+    return path
+
+
+def detect(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app", "detect", "--out", str(out), "--owner", "cifar10", "--rate", "1000", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_served_recognizer_is_consistent_with_being_a_clone(
+    start: Callable[..., RunningServer], small_bank: Path, tmp_path: Path
+) -> None:
+    """In both wire formats; a second run asks nothing, and another plan is refused in the same folder."""
+    server = start("--profile", "open")
+    for name, address in (("predict", server.url), ("infer", f"{server.url}/v2/models/cifar10")):
+        out = tmp_path / name
+        done = detect(out, "--suspect", address, "--bank", str(small_bank))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("consistent with being a clone")
+        page = json.loads((out / "detection.json").read_bytes())
+        assert page["features"]["alpha"]["value"] > 0.9  # a PNG file loses nothing
+        assert page["queries"]["suspect"] <= 2 * COUNT
+        assert 'src="data:image/svg+xml' in (out / "report.html").read_text()
+    queries = server.metric("cloneguard_queries_total")
+    again = detect(out, "--suspect", address, "--bank", str(small_bank))
+    assert again.stdout == done.stdout
+    assert server.metric("cloneguard_queries_total") == queries
+    other = detect(out, "--suspect", server.url, "--bank", str(small_bank))
+    assert other.returncode == 3
+    assert "another detection: suspect differ" in other.stderr
+
+
+def test_labels_alone_are_judged_by_alpha(start: Callable[..., RunningServer], small_bank: Path, tmp_path: Path) -> None:
+    server = start(
+        "--profile", "open", "--set", "truncation.mode=enforce", "--set", "truncation.top_k=1", "--set", "truncation.labels_only=true"
+    )
+    done = detect(tmp_path / "out", "--suspect", server.url, "--bank", str(small_bank))
+    assert done.returncode == 0, done.stderr
+    assert "labels only" in done.stdout
+    assert json.loads((tmp_path / "out" / "detection.json").read_bytes())["features"]["beta"] is None
+
+
+def test_a_recognizer_of_something_else_is_not_consistent(small_bank: Path, tmp_path: Path) -> None:
+    done = detect(tmp_path / "out", "--suspect", "gtsrb", "--bank", str(small_bank))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("not consistent with being a clone")
+
+
+def test_a_file_is_asked_as_it_is(small_bank: Path, tmp_path: Path) -> None:
+    """A network that has learned nothing, as an ONNX file; without our class names there is nothing to compare it with."""
+    export(students.build("small", classes=10, size=32, seed=0), tmp_path / "student.onnx")
+    suspect = ("--suspect", str(tmp_path / "student.onnx"), "--bank", str(small_bank))
+    done = detect(tmp_path / "out", *suspect)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("not consistent with being a clone")
+    refused = detect(tmp_path / "other", *suspect, "--owner", "http://127.0.0.1:1")
+    assert refused.returncode == 3
+    assert "give our bundle as --owner" in refused.stderr
+
+
+def test_what_is_wrong_is_said_in_one_line(small_bank: Path, tmp_path: Path) -> None:
+    for arguments, says in (
+        (("--suspect", "cifar10", "--bank", "nowhere.json"), "is no bank"),
+        (("--suspect", "nobody", "--bank", str(small_bank)), "no bundle 'nobody'"),
+        (("--suspect", "http://127.0.0.1:1", "--bank", str(small_bank), "--images", str(tmp_path)), "0 images"),
+    ):
+        done = detect(tmp_path / says, *arguments)
+        assert done.returncode in {2, 3}
+        assert says in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
