@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 LATE_SECONDS = 0.005  # a timer that fires later than this tells of a busy process
+LOOKS = 20  # turns of the event loop, in which a driver takes an answer from its socket to its caller
 
 Result = TypeVar("Result")
 
@@ -12,17 +13,19 @@ Result = TypeVar("Result")
 async def within(seconds: float, answer: Awaitable[Result]) -> Result:
     """What `answer` returns, or TimeoutError after `seconds`; it is cancelled then.
 
-    Where the event loop itself was late, the answer may long be there and nobody has looked: it gets as much time again, up to `seconds`.
-    Else a busy moment of this process would pass for an outage of another one.
+    Where the event loop itself was late, the answer may long be there and nobody has looked: then it is looked for, without waiting
+    any longer. Else a busy moment of this process would pass for an outage of another one.
     """
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(answer)
     task.add_done_callback(_look)
     started = loop.time()
     try:
         await asyncio.wait({task}, timeout=seconds)
-        late = loop.time() - started - seconds
-        if not task.done() and late > LATE_SECONDS:
-            await asyncio.wait({task}, timeout=min(late, seconds))
+        if loop.time() - started - seconds > LATE_SECONDS:
+            for _ in range(LOOKS):
+                if task.done():
+                    break
+                await asyncio.sleep(0)
         if not task.done():
             raise TimeoutError(f"no answer in {seconds:g} s")
         return task.result()
