@@ -19,7 +19,7 @@ from app.recognizers import Asked, Classes, RecognizerError, Source
 from app.recognizers.endpoint import Endpoint
 from app.recognizers.images import images_to_ask
 from app.recognizers.local import bundle_source
-from defenses.clone_detection.bank import Bank
+from defenses.clone_detection.bank import Bank, BankError
 from defenses.clone_detection.features import LABELS_ONLY, Features, measure
 from defenses.clone_detection.sampling import boundary_sample, random_sample
 from defenses.clone_detection.verdict import Judge, Verdict
@@ -47,6 +47,8 @@ class Detection:
     def run(self, *, owner_key: str | None, suspect_key: str | None, rate: float) -> str:
         """Ask, judge, write the report and the JSON; returns the verdict in words. Raises RecognizerError, BankError, BundleError."""
         known = Bank.load(self.bank)
+        if not isinstance(known.sampler.get("count"), int):
+            raise BankError(f"{self.bank} does not say how many inputs of a sample its pairs were measured with")
         plan = self._plan(known)
         classes, out, count = Classes(by_number=self.by_number), self.out, int(known.sampler["count"])
         columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
