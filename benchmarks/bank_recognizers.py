@@ -28,7 +28,7 @@ from models.manifest import FILE
 from models.packaging import make_bundle
 
 TASK, SIZE = "cifar10", 32
-ARCHITECTURES = ("small", "resnet18", "vgg16", "composite-vgg16")
+ARCHITECTURES = ("small", "lenet", "vgg8", "patch-resnet")
 SEEDS = (0, 1, 2)
 
 

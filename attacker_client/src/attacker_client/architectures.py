@@ -70,6 +70,27 @@ def _small(plan: Plan) -> tuple[nn.Module, int]:
     return nn.Sequential(*stem, *stages, LargestOf()), 256
 
 
+def _lenet(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one signature for the whole table
+    """Three 5x5 convolutions with pooling and a dense layer: no norms, no shortcuts."""
+    layers: list[nn.Module] = []
+    for before, after in ((3, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(before, after, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128 * 4 * 4, 256), nn.ReLU(inplace=True)), 256
+
+
+def _vgg8(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one signature for the whole table
+    """Six narrow 3x3 convolutions with batch norm, averaged: what is left of VGG on a small budget."""
+    plan_of_layers = ((3, 32, True), (32, 64, False), (64, 64, True), (64, 128, False), (128, 128, True), (128, 256, True))
+    layers = [convolution(before, after, halve=halve) for before, after, halve in plan_of_layers]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 256
+
+
+def _patch_resnet(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one signature for the whole table
+    """Residual layers over patches of 4x4 pixels, which do not overlap."""
+    stem = [nn.Conv2d(3, 64, 4, stride=4), nn.ReLU(inplace=True)]
+    return nn.Sequential(*stem, convolution(64, 128), Residual(128), convolution(128, 256, halve=True), Residual(256), LargestOf()), 256
+
+
 def _composite_vgg16(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one signature for the whole table
     """The student of Mosafi et al.: VGG-16's convolutions, two dense layers of 512, no batch norm."""
     layers: list[nn.Module] = []
@@ -120,6 +141,9 @@ def _upsampled(network: nn.Module, plan: Plan) -> nn.Module:
 
 STUDENTS: dict[str, Architecture] = {
     "small": Architecture("a small residual network of wide layers, made for CPUs", _small),
+    "lenet": Architecture("three 5x5 convolutions with pooling and a dense layer, after LeCun et al. 1998: the quickest", _lenet),
+    "vgg8": Architecture("a narrow VGG of six convolutions with batch norm", _vgg8),
+    "patch-resnet": Architecture("residual layers over patches of 4x4 pixels", _patch_resnet),
     "composite-vgg16": Architecture(
         "VGG-16 without batch norm and with two dense layers of 512, as in the composite attack", _composite_vgg16
     ),
