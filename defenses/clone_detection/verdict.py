@@ -1,20 +1,17 @@
-"""Consistent with cloning, or not, and how often that is wrong: a suspect beside a bank of pairs whose truth is known.
+"""Consistent with cloning, or not, and how often that is wrong: a suspect beside a bank of pairs whose truth is known."""
 
-A judge is learned with scikit-learn and asked without it: it lives as plain values in a JSON page.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta  # type: ignore[import-untyped]  # ships no types
 
-from defenses.clone_detection.bank import Bank, BankError, Bools
-from defenses.clone_detection.choosing import EVEN, Choice, Quality, choose
+from defenses.clone_detection.bank import Bank, Bools
+from defenses.clone_detection.choosing import EVEN, Choice, choose
 from defenses.clone_detection.features import NAMES, Features
-from defenses.clone_detection.tree import Tree, TreeError
+from defenses.clone_detection.tree import Tree
 
 LEVEL = 0.05
 RESAMPLES = 2_000
@@ -80,29 +77,6 @@ class Judge:
         pairs = [(row.original, row.suspect) for row, clone in zip(bank.rows, clones, strict=True) if not clone]
         bound = upper_bound(said[~clones], pairs, random=np.random.default_rng(0))
         return cls(choice, Tree.fit(rows, clones, names=names, depth=choice.depth), tuple(held), bound)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        folds = [{"tree": one.tree.to_json(), "independents": one.independents.tolist()} for one in self.folds]
-        return {"choice": asdict(self.choice), "tree": self.tree.to_json(), "folds": folds, "at_most": self.at_most}
-
-    @classmethod
-    def from_json(cls, page: Mapping[str, Any]) -> Self:
-        """Undo `to_json`. Raises BankError, and TreeError, for anything else."""
-        try:
-            quality = Quality(**{name: float(value) for name, value in page["choice"]["quality"].items()})
-            choice = Choice(int(page["choice"]["steps"]), int(page["choice"]["depth"]), quality)
-            held = [
-                Held(Tree.from_json(one["tree"]), np.array(one["independents"], dtype=np.float64).reshape(-1, 2)) for one in page["folds"]
-            ]
-            tree, at_most = Tree.from_json(page["tree"]), float(page["at_most"])
-        except TreeError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BankError(f"no judge: {error}") from error
-        if any(one.tree.names != tree.names for one in held):
-            raise BankError("no judge: its trees have different features")
-        return cls(choice, tree, tuple(held), at_most)
 
     def __call__(self, features: Features, *, level: float = LEVEL) -> Verdict:
         """Judge a suspect from its features, measured after `choice.steps` steps."""

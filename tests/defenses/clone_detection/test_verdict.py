@@ -1,11 +1,7 @@
-"""Trees survive JSON, choices are made without the tested rows, and a p-value means what it says."""
+"""Choices are made without the tested rows, and a p-value means what it says."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +10,6 @@ from scipy.stats import kstest  # type: ignore[import-untyped]  # ships no types
 from defenses.clone_detection.bank import Bank, BankError, Model
 from defenses.clone_detection.choosing import Quality, choose, out_of_fold
 from defenses.clone_detection.features import LABELS_ONLY, NAMES, Features, Interval
-from defenses.clone_detection.tree import Tree, TreeError
 from defenses.clone_detection.verdict import Judge, upper_bound
 from tests.defenses.clone_detection.squares import bank
 
@@ -24,43 +19,6 @@ def features(*values: float) -> Features:
     alpha, *more = (Interval(value, 0, 1) for value in values)
     beta, gamma = more or (None, None)
     return Features(alpha, beta, gamma, 5, 1, 1, "" if more else "labels only")
-
-
-def test_a_tree_is_asked_without_scikit_learn() -> None:
-    """A tree that went through JSON answers as scikit-learn's own does, in an interpreter that can't import it."""
-    from sklearn.tree import DecisionTreeClassifier  # noqa: PLC0415 - the test's yardstick
-
-    random = np.random.default_rng(0)
-    rows = random.random((80, 3))
-    clones = rows[:, 0] + 0.3 * rows[:, 1] > 0.6
-    tree = Tree.fit(rows, clones, names=NAMES, depth=3)
-    theirs = DecisionTreeClassifier(max_depth=3, random_state=0).fit(rows, clones).predict_proba(asked := random.random((50, 3)))[:, 1]
-    assert tree(asked) == pytest.approx(theirs)
-    script = (
-        "import sys, json; sys.modules['sklearn'] = None; import numpy as np; from defenses.clone_detection.tree import Tree;"
-        "page = json.load(sys.stdin); print(json.dumps(Tree.from_json(page['tree'])(np.array(page['rows'])).tolist()))"
-    )
-    page = json.dumps({"tree": tree.to_json(), "rows": asked.tolist()})
-    ran = subprocess.run([sys.executable, "-c", script], input=page, capture_output=True, text=True, check=True)
-    assert json.loads(ran.stdout) == pytest.approx(theirs)
-
-
-@pytest.mark.parametrize(
-    "damage", [{"left": [0]}, {"names": []}, {"threshold": ["x", 0, 0]}, {"left": [0, -1, -1]}, {"right": [9, -1, -1]}, {"clones": None}]
-)
-def test_a_damaged_tree_is_refused(damage: dict[str, object]) -> None:
-    """Before it is asked, so that no walk is endless."""
-    page = {
-        "names": ["alpha"],
-        "feature": [0, -1, -1],
-        "threshold": [0.5, 0, 0],
-        "left": [1, -1, -1],
-        "right": [2, -1, -1],
-        "clones": [0.5, 0, 1],
-    }
-    assert Tree.from_json(page)(np.array([[0.4], [0.6]])).tolist() == [0, 1]
-    with pytest.raises(TreeError):
-        Tree.from_json(page | damage)
 
 
 def test_cross_validation_finds_the_steps_that_say_something() -> None:
@@ -108,22 +66,6 @@ def test_a_suspect_that_tells_labels_is_judged_by_alpha() -> None:
     """With a tree of its own, and the message that came with its features."""
     verdict = Judge.of(bank(apart=8), names=LABELS_ONLY)(features(0.7))
     assert verdict.consistent and "labels only" in verdict.message
-
-
-def test_a_judge_survives_its_page() -> None:
-    """Read from JSON it says what it said before, and a damaged page is refused."""
-    judge = Judge.of(bank(apart=4))
-    page = json.loads(json.dumps(judge.to_json()))
-    again = Judge.from_json(page)
-    for values in ((0.6, 0.2, 0.2), (0.55, 0.25, 0.25), (0.5, 0.3, 0.3)):
-        assert again(features(*values)) == judge(features(*values))
-    crooked = {"tree": page["tree"], "independents": [[1, 2, 3]]}
-    damages: list[dict[str, Any]] = [{"at_most": None}, {"choice": {}}, {"folds": [{}]}, {"folds": [crooked]}]
-    for damage in damages:
-        with pytest.raises(BankError):
-            Judge.from_json(page | damage)
-    with pytest.raises(TreeError):
-        Judge.from_json(page | {"tree": {}})
 
 
 def test_bounds_know_that_pairs_share_models() -> None:
