@@ -16,11 +16,12 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from app import __version__
 from app.detection_report import page
 from app.recognizers import Asked, Classes, RecognizerError, Source
+from app.recognizers.asked import Images
 from app.recognizers.endpoint import Endpoint
 from app.recognizers.images import images_to_ask
 from app.recognizers.local import bundle_source
 from defenses.clone_detection.bank import Bank, BankError
-from defenses.clone_detection.features import LABELS_ONLY, Features, measure
+from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, Features, compare
 from defenses.clone_detection.sampling import boundary_sample, random_sample
 from defenses.clone_detection.verdict import Judge, Verdict
 from models import bundle as bundles
@@ -58,21 +59,14 @@ class Detection:
             out.mkdir(parents=True, exist_ok=True)
             (out / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
             pool = images_to_ask(self.images, count=3 * count, size=mine.manifest.input.size if mine else DEFAULT_SIZE, seed=self.seed)
-            judge = Judge.of(known)
-
             original, suspect = (
                 until_the_end.enter_context(Asked(source, out / f"{name}.jsonl", classes=classes, on_answer=partial(progress.advance, bar)))
                 for name, source, bar in (
-                    ("owner", ours, progress.add_task("asking ours", total=(3 + judge.choice.steps) * count)),
+                    ("owner", ours, progress.add_task("asking ours", total=None)),
                     ("suspect", theirs, progress.add_task("asking the suspect", total=2 * count)),
                 )
             )
-            random = np.random.default_rng(self.seed)
-            far = random_sample(original, pool[2 * count :], random=random, count=count)
-            if far.original.confidences is None or suspect(far.inputs[:1]).confidences is None:
-                judge = Judge.of(known, names=LABELS_ONLY)
-            near = boundary_sample(original, pool[: 2 * count], random=random, count=count, steps=judge.choice.steps)
-            features = measure(suspect, near=near, far=far)
+            judge, features = self._compared(original, suspect, pool, known=known, progress=progress)
             queries = {"owner": original.queries, "suspect": suspect.queries}
         verdict = judge(features)
         result = {
@@ -84,6 +78,20 @@ class Detection:
         (out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (out / REPORT).write_text(page(result, known, judge=judge, features=features, verdict=verdict), encoding="utf-8")
         return said(verdict, features)
+
+    def _compared(self, original: Asked, suspect: Asked, pool: Images, *, known: Bank, progress: Progress) -> tuple[Judge, Features]:
+        """Ask both. What the suspect tells about images at random decides by which features it is judged, and so how near the rest is."""
+        random, count = np.random.default_rng(self.seed), len(pool) // 3
+        far = random_sample(original, pool[2 * count :], random=random, count=count)
+        wide = suspect(far.inputs)
+        silent = far.original.confidences is None or wide.confidences is None
+        judge = Judge.of(known, names=ALL_LABELS_ONLY if silent else ALL)
+        progress.update(progress.task_ids[0], total=(3 + judge.choice.steps) * count)
+        near = boundary_sample(original, pool[: 2 * count], random=random, count=count, steps=judge.choice.steps)
+        features = compare(suspect(near.inputs), wide, near=near, far=far)
+        if features.names != judge.tree.names:  # whoever tells scores of some images only
+            judge = Judge.of(known, names=features.names, steps=judge.choice.steps)
+        return judge, features
 
     def _plan(self, known: Bank) -> dict[str, Any]:
         """Everything that decides what is asked. Raises RecognizerError where the folder holds a detection with another one."""
@@ -114,7 +122,7 @@ class Detection:
 
 def said(verdict: Verdict, features: Features) -> str:
     """The verdict in a sentence or two."""
-    told = ", ".join(f"{name} {value:.3f}" for name, value in zip(features.names, features.vector().tolist(), strict=True))
+    told = ", ".join(f"{name} {value:.3f}" for name, value in zip(features.names, features.vector(features.names).tolist(), strict=True))
     what = "consistent with being a clone" if verdict.consistent else "not consistent with being a clone"
     return (
         f"{what} (p = {verdict.p_value:.3g}; {told})\n"

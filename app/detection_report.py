@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.calibration_plots import FOREIGN, LINE, OWN
 from defenses.clone_detection.bank import Bank
-from defenses.clone_detection.features import NAMES, Features, Interval
+from defenses.clone_detection.features import ALL, Features, Interval
 from defenses.clone_detection.verdict import Judge, Verdict
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -22,16 +22,17 @@ MEANINGS = {
     "alpha": "same label near our decision boundary: large for clones",
     "beta": "we are more confident on random images: small for clones of labels, which are over-confident",
     "gamma": "mean squared difference of confidences near the boundary: small for clones of confidences",
+    "delta": "same label on random images: large for clones (ours, not the paper's)",
 }
+AXES = {"gamma": "gamma: squared difference of confidences", "delta": "delta: same label on random images"}
 
 
 def page(result: Mapping[str, Any], bank: Bank, *, judge: Judge, features: Features, verdict: Verdict) -> str:
     """Make the page of a finished detection, whose JSON is `result`."""
     known, clones = bank.features(judge.choice.steps), bank.clones
-    found = (features.alpha, features.beta, features.gamma)
     rows = [
-        (name, MEANINGS[name], one, _range(column[~clones]), _range(column[clones]))
-        for name, one, column in zip(NAMES, found, known.T, strict=True)
+        (name, MEANINGS[name], getattr(features, name), _range(column[~clones]), _range(column[clones]))
+        for name, column in zip(ALL, known.T, strict=True)
     ]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -42,39 +43,37 @@ def page(result: Mapping[str, Any], bank: Bank, *, judge: Judge, features: Featu
 
 
 def where(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Features) -> str:
-    """Alpha against gamma: the bank's pairs, and the suspect with its intervals. Without confidences there is no gamma, and no plot."""
-    if features.gamma is None:
-        return ""
+    """Alpha against gamma, or delta where there is no gamma: the bank's pairs, and the suspect with its intervals."""
+    name, other = ("gamma", features.gamma) if features.gamma else ("delta", features.delta)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for chosen, colour, label in ((~clones, OWN, "independents of the bank"), (clones, FOREIGN, "clones of the bank")):
-        axes.scatter(known[chosen, 0], known[chosen, 2], s=14, color=colour, alpha=0.6, label=label)
-    _cross(axes, features.alpha, features.gamma)
-    axes.set(xlabel="alpha: same label near our boundary", ylabel="gamma: squared difference of confidences")
+        axes.scatter(known[chosen, 0], known[chosen, ALL.index(name)], s=14, color=colour, alpha=0.6, label=label)
+    _cross(axes, features.alpha, other)
+    axes.set(xlabel="alpha: same label near our boundary", ylabel=AXES[name])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return _uri(figure)
 
 
-def each(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Features) -> str:
-    """Every feature that the suspect has: the bank's distributions, and the suspect as a line with its interval."""
-    figure = Figure(figsize=(10, 2.6), layout="constrained")
-    found = (features.alpha, features.beta, features.gamma)
-    for place, name in enumerate(features.names):
-        axes = figure.add_subplot(1, len(features.names), place + 1)
-        column, suspect = known[:, NAMES.index(name)], found[NAMES.index(name)]
-        assert suspect is not None
+def each(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Features) -> dict[str, str]:
+    """A plot of every feature that the suspect has: the bank's distributions, and the suspect as a line with its interval."""
+    plots = {}
+    for name in features.names:
+        figure = Figure(figsize=(4.5, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        column, suspect = known[:, ALL.index(name)], getattr(features, name)
         edges = np.linspace(min(column.min(), suspect.value), max(column.max(), suspect.value) + 1e-9, 30).tolist()
         for chosen, colour, label in ((~clones, OWN, "independents"), (clones, FOREIGN, "clones")):
             axes.hist(column[chosen], edges, weights=np.full(chosen.sum(), 1 / chosen.sum()), color=colour, alpha=0.6, label=label)
         axes.axvspan(suspect.low, suspect.high, color=LINE, alpha=0.15)
         axes.axvline(suspect.value, color=LINE, label="the suspect")
         axes.set_xlabel(name)
+        axes.set_ylabel("share of the bank's pairs", fontsize=8)
         axes.tick_params(labelsize=8)
-        if not place:
-            axes.set_ylabel("share of the bank's pairs", fontsize=8)
-            axes.legend(fontsize=8)
-    return _uri(figure)
+        axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+        plots[name] = _uri(figure)
+    return plots
 
 
 def _cross(axes: Axes, x: Interval, y: Interval) -> None:

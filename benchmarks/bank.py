@@ -24,7 +24,7 @@ from benchmarks.image_sets import Pixels
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
 from defenses.clone_detection.bank import Bank, Model, Row
-from defenses.clone_detection.features import LABELS_ONLY, NAMES, compare
+from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY, NAMES, compare
 from defenses.clone_detection.recognizer import Recognizer
 from defenses.clone_detection.sampling import COUNT, boundary_samples, random_sample
 from defenses.clone_detection.verdict import Judge
@@ -77,14 +77,14 @@ def measured(name: str, original: Recognizer, suspects: Mapping[str, Recognizer]
         for steps, near in enumerate(path, start=1):
             for suspect, recognizer in suspects.items():
                 if steps in STEPS:
-                    found[suspect][steps] = compare(recognizer(near.inputs), wide[suspect], near=near, far=far).vector().tolist()
+                    found[suspect][steps] = compare(recognizer(near.inputs), wide[suspect], near=near, far=far).vector(ALL).tolist()
         out.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial")
         partial.write_text(json.dumps({"wanted": wanted, "found": found}) + "\n", encoding="utf-8")
         partial.replace(kept)
         page = json.loads(kept.read_bytes())
     return [
-        Row(name, suspect, {int(steps): (triple[0], triple[1], triple[2]) for steps, triple in by_steps.items()})
+        Row(name, suspect, {int(steps): (row[0], row[1], row[2], row[3]) for steps, row in by_steps.items()})
         for suspect, by_steps in page["found"].items()
     ]
 
@@ -102,15 +102,15 @@ def models(thefts: Sequence[Theft], out: Path) -> dict[str, Model]:
 
 
 def table(bank: Bank) -> Table:
-    """How well clones are told from independents whose architectures the tree has not seen."""
+    """How well clones are told from independents whose architectures the tree has not seen, by all features and by the paper's."""
     made = Table(
-        "suspect tells", "steps", "depth", "balanced accuracy", "false-positive rate", "at most (95%)", "missed", "AUC", title=bank.task
+        "features", "steps", "depth", "balanced accuracy", "false-positive rate", "at most (95%)", "missed", "AUC", title=bank.task
     )
-    for title, names in {"labels and scores": NAMES, "labels": LABELS_ONLY}.items():
+    for names in (ALL, NAMES, ALL_LABELS_ONLY, LABELS_ONLY):
         judge = Judge.of(bank, names=names)
         quality = judge.choice.quality
         rates = (quality.balanced_accuracy, quality.false_positive_rate, judge.at_most, 1 - quality.true_positive_rate, quality.auc)
-        made.add_row(title, str(judge.choice.steps), str(judge.choice.depth), *(f"{rate:.1%}" for rate in rates))
+        made.add_row(", ".join(names), str(judge.choice.steps), str(judge.choice.depth), *(f"{rate:.1%}" for rate in rates))
     return made
 
 

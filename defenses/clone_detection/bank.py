@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.clone_detection.features import NAMES
+from defenses.clone_detection.features import ALL
 
 Bools = NDArray[np.bool_]
 Folds = Sequence[tuple[Bools, Bools]]  # rows to learn from and rows to test, (n,) each
+Values = tuple[float, float, float, float]  # alpha, beta, gamma, delta
 
 
 class BankError(ValueError):
@@ -30,14 +31,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One ordered pair: names of original and suspect, and (alpha, beta, gamma) after each number of bisection steps.
+    """One ordered pair: names of original and suspect, and the features after each number of bisection steps.
 
-    Beta does not depend on the steps. An independent suspect is one that was trained without the original's answers.
+    Beta and delta do not depend on the steps. An independent suspect is one that was trained without the original's answers.
     """
 
     original: str
     suspect: str
-    features: Mapping[int, tuple[float, float, float]]
+    features: Mapping[int, Values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Bank:
             page = json.loads(path.read_bytes())
             models = {name: Model(**model) for name, model in page["models"].items()}
             rows = tuple(
-                Row(row["original"], row["suspect"], {int(steps): _three(triple) for steps, triple in row["features"].items()})
+                Row(row["original"], row["suspect"], {int(steps): _four(values) for steps, values in row["features"].items()})
                 for row in page["rows"]
             )
             bank = cls(str(page["task"]), dict(page["sampler"]), models, rows)
@@ -85,8 +86,8 @@ class Bank:
         return np.array([self.models[row.suspect].clone_of == row.original for row in self.rows], dtype=np.bool_)
 
     def features(self, steps: int) -> NDArray[np.float64]:
-        """(n, 3): alpha, beta and gamma of all rows after so many steps."""
-        return np.array([row.features[steps] for row in self.rows], dtype=np.float64).reshape(-1, len(NAMES))
+        """(n, 4): alpha, beta, gamma and delta of all rows after so many steps."""
+        return np.array([row.features[steps] for row in self.rows], dtype=np.float64).reshape(-1, len(ALL))
 
     def architectures_held_out(self) -> Folds:
         """Folds in which no model of a tested row shares an architecture with any model of a row that was learned from.
@@ -103,6 +104,6 @@ class Bank:
         return folds
 
 
-def _three(triple: Sequence[Any]) -> tuple[float, float, float]:
-    alpha, beta, gamma = (float(value) for value in triple)
-    return alpha, beta, gamma
+def _four(values: Sequence[Any]) -> Values:
+    alpha, beta, gamma, delta = (float(value) for value in values)
+    return alpha, beta, gamma, delta

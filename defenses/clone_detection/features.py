@@ -1,14 +1,18 @@
-"""The three features of a pair of recognizers (Mori, Nakamura, Nitta, Babaguchi), each with its 95% interval.
+"""The features of a pair of recognizers, each with its 95% interval: three of Mori, Nakamura, Nitta and Babaguchi, and one of ours.
 
 f is the original, h the suspect; f_L and f_S are label and confidence.
 
     alpha  share of u near f's boundary with h_L(u) = f_L(u)           large for a clone: the same boundary
     beta   share of random u with f_S(u) - h_S(u) > 0, strictly        small for a clone of labels: it is over-confident
     gamma  mean of (f_S(u) - h_S(u))^2 near f's boundary               small for a clone of confidences: it copies them
+    delta  share of random u with h_L(u) = f_L(u)                      large for a clone: it learned from just such answers
 
-The paper calls gamma a variance; its formula is the mean square, without centring, and so is ours.
+The paper calls gamma a variance; its formula is the mean square, without centring, and so is ours. Delta is not the paper's. The random u
+are unrelated images, that neither was trained for: independents name them as it happens, and a clone was trained on such answers of the
+original. They are asked about for beta anyway.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # ships no types
 
-from defenses.clone_detection.recognizer import Answers, Recognizer
+from defenses.clone_detection.recognizer import Answers
 from defenses.clone_detection.sampling import Sample
 
-NAMES = ("alpha", "beta", "gamma")
-LABELS_ONLY = ("alpha",)  # what is left without confidences
+NAMES = ("alpha", "beta", "gamma")  # the paper's
+LABELS_ONLY = ("alpha",)  # what is left of them without confidences
+ALL = (*NAMES, "delta")
+ALL_LABELS_ONLY = (*LABELS_ONLY, "delta")
 RESAMPLES = 1_000
 
 
@@ -57,6 +63,7 @@ class Features:
     alpha: Interval
     beta: Interval | None
     gamma: Interval | None
+    delta: Interval
     steps: int
     original_queries: int
     suspect_queries: int
@@ -65,40 +72,28 @@ class Features:
     @property
     def names(self) -> tuple[str, ...]:
         """Which features there are."""
-        return LABELS_ONLY if self.beta is None else NAMES
+        return ALL_LABELS_ONLY if self.beta is None else ALL
 
-    def vector(self) -> NDArray[np.float64]:
-        """The features' values, in the order of `names`."""
-        return np.array([one.value for one in (self.alpha, self.beta, self.gamma) if one is not None])
-
-
-def measure(suspect: Recognizer, *, near: Sample, far: Sample) -> Features:
-    """Ask the suspect once about every input of both samples, and compare: `near` the original's boundary, `far` at random.
-
-    A suspect that tells no confidences is asked about the near sample only: without them the far one says nothing.
-    """
-    close = suspect(near.inputs)
-    told = (near.original, far.original, close)
-    return compare(close, suspect(far.inputs) if all(one.confidences is not None for one in told) else None, near=near, far=far)
+    def vector(self, names: Sequence[str] = NAMES) -> NDArray[np.float64]:
+        """The values of the features `names`, in their order; of those that `self.names` has."""
+        assert set(names) <= set(self.names), (names, self.names)
+        return np.array([getattr(self, name).value for name in names])
 
 
-def compare(close: Answers, wide: Answers | None, *, near: Sample, far: Sample) -> Features:
-    """The features from a suspect's answers to both samples: `close` to the near one, `wide` to the far one, if it was asked."""
-    alpha = Interval.of_share(close.labels == near.original.labels)
-    queries = near.queries + far.queries
-    sides = {"original": (near.original, far.original), "suspect": (close,) if wide is None else (close, wide)}
+def compare(close: Answers, wide: Answers, *, near: Sample, far: Sample) -> Features:
+    """The features from a suspect's answers to both samples: `close` to the near one, `wide` to the far one."""
+    sides = {"original": (near.original, far.original), "suspect": (close, wide)}
     silent = [f"the {side}" for side, answers in sides.items() if any(one.confidences is None for one in answers)]
-    if silent:
-        message = f"{' and '.join(silent)} told labels only: beta and gamma need confidences, so the verdict rests on alpha alone"
-        return Features(alpha, None, None, near.steps, queries, len(close.labels) + (0 if wide is None else len(wide.labels)), message)
-    assert wide is not None, "with confidences the far sample says something"
+    message = f"{' and '.join(silent)} told labels only: beta and gamma need confidences, so the verdict rests on alpha and delta"
     return Features(
-        alpha=alpha,
-        beta=Interval.of_share(_ahead(far.original, wide) > 0),
-        gamma=Interval.of_mean(_ahead(near.original, close) ** 2),
+        alpha=Interval.of_share(close.labels == near.original.labels),
+        beta=None if silent else Interval.of_share(_ahead(far.original, wide) > 0),
+        gamma=None if silent else Interval.of_mean(_ahead(near.original, close) ** 2),
+        delta=Interval.of_share(wide.labels == far.original.labels),
         steps=near.steps,
-        original_queries=queries,
+        original_queries=near.queries + far.queries,
         suspect_queries=len(close.labels) + len(wide.labels),
+        message=message if silent else "",
     )
 
 

@@ -32,7 +32,7 @@ class Sample:
 def random_sample(original: Recognizer, pool: Inputs, *, random: np.random.Generator, count: int = COUNT) -> Sample:
     """Draw `count` different inputs of the pool at random, at one query each; all of them, where the pool is smaller.
 
-    For beta. For image recognizers the pool are unrelated natural images: uniform pixels mean nothing to them.
+    For beta and delta. For image recognizers the pool are unrelated natural images: uniform pixels mean nothing to them.
     """
     inputs = pool[random.permutation(len(pool))[:count]]
     return Sample(inputs, original(inputs), len(inputs))

@@ -10,7 +10,7 @@ from scipy.stats import beta  # type: ignore[import-untyped]  # ships no types
 
 from defenses.clone_detection.bank import Bank, Bools
 from defenses.clone_detection.choosing import EVEN, Choice, choose
-from defenses.clone_detection.features import NAMES, Features
+from defenses.clone_detection.features import ALL, Features
 from defenses.clone_detection.tree import Tree
 
 LEVEL = 0.05
@@ -59,12 +59,12 @@ class Judge:
     at_most: float
 
     @classmethod
-    def of(cls, bank: Bank, *, names: Sequence[str] = NAMES, steps: int | None = None) -> Self:
-        """Learn from a bank; `names` are the features that the suspect has: alpha alone, if it tells labels only.
+    def of(cls, bank: Bank, *, names: Sequence[str] = ALL, steps: int | None = None) -> Self:
+        """Learn from a bank; `names` are the features to judge by: alpha and delta, where the suspect tells labels only.
 
         `steps` keeps to one number of steps, if the suspect was asked already. Raises BankError, and RuntimeError without scikit-learn.
         """
-        columns = [NAMES.index(name) for name in names]
+        columns = [ALL.index(name) for name in names]
         clones, folds = bank.clones, bank.architectures_held_out()
         features = {k: bank.features(k)[:, columns] for k in ((steps,) if steps else bank.steps)}
         choice = choose(features, clones, folds, names=names)
@@ -80,9 +80,9 @@ class Judge:
 
     def __call__(self, features: Features, *, level: float = LEVEL) -> Verdict:
         """Judge a suspect from its features, measured after `choice.steps` steps."""
-        assert features.names == self.tree.names, (features.names, self.tree.names)
+        assert set(self.tree.names) <= set(features.names), (features.names, self.tree.names)
         assert features.steps == self.choice.steps, "alpha and gamma mean something else after another number of steps"
-        row = features.vector()[None]
+        row = features.vector(self.tree.names)[None]
         share, value = float(self.tree(row)[0]), self.p_value(row)
         n, quality = sum(len(one.independents) for one in self.folds), self.choice.quality
         messages = [features.message] if features.message else []

@@ -55,14 +55,15 @@ def test_the_served_recognizer_is_consistent_with_being_a_clone(
     assert "another detection: suspect differ" in other.stderr
 
 
-def test_labels_alone_are_judged_by_alpha(start: Callable[..., RunningServer], small_bank: Path, tmp_path: Path) -> None:
-    server = start(
-        "--profile", "open", "--set", "truncation.mode=enforce", "--set", "truncation.top_k=1", "--set", "truncation.labels_only=true"
-    )
+def test_labels_alone_are_judged_by_alpha_and_delta(start: Callable[..., RunningServer], small_bank: Path, tmp_path: Path) -> None:
+    """At the price of the same queries."""
+    server = start("--profile", "open", *LABELS_ONLY)
     done = detect(tmp_path / "out", "--suspect", server.url, "--bank", str(small_bank))
     assert done.returncode == 0, done.stderr
     assert "labels only" in done.stdout
-    assert json.loads((tmp_path / "out" / "detection.json").read_bytes())["features"]["beta"] is None
+    page = json.loads((tmp_path / "out" / "detection.json").read_bytes())
+    assert page["features"]["beta"] is None and page["features"]["delta"]["value"] == 1
+    assert page["features"]["suspect_queries"] == 2 * COUNT
 
 
 def test_a_recognizer_of_something_else_is_not_consistent(small_bank: Path, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.clone_detection.bank import Bank, Model, Row
+from defenses.clone_detection.bank import Bank, Model, Row, Values
 from defenses.clone_detection.recognizer import Answers, Inputs
 
 ARCHITECTURES = ("round", "square", "flat", "deep")
+MIDDLE = (0.5, 0.3, 0.3, 0.4)  # of the independents: alpha, beta, gamma, delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,10 @@ def bank(*, apart: float, models: int = 12, seed: int = 0) -> Bank:
     return Bank("points", {"count": 1_000}, known, tuple(rows))
 
 
-def _drawn(random: np.random.Generator, apart: float) -> dict[int, tuple[float, float, float]]:
+def _drawn(random: np.random.Generator, apart: float) -> dict[int, Values]:
     """Features that say something after 5 steps, and nothing after 15."""
     found = {}
     for steps, distance in ((5, apart), (15, 0.0)):
-        alpha, beta, gamma = random.normal((0.5, 0.3, 0.3), 0.02) + 0.02 * distance * np.array([1, -1, -1])
-        found[steps] = (float(alpha), float(beta), float(gamma))
+        alpha, beta, gamma, delta = (random.normal(MIDDLE, 0.02) + 0.02 * distance * np.array([1, -1, -1, 1])).tolist()
+        found[steps] = (alpha, beta, gamma, delta)
     return found

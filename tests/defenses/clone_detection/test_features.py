@@ -1,26 +1,32 @@
-"""Alpha, beta and gamma are what the paper's formulas say, and what is missing is said."""
+"""Alpha, beta and gamma are what the paper's formulas say, delta is what ours says, and what is missing is said."""
 
 import numpy as np
 import pytest
 
-from defenses.clone_detection.features import Features, Interval, measure
+from defenses.clone_detection.features import ALL, Features, Interval, compare
 from defenses.clone_detection.recognizer import Answers, Counted, Inputs, Recognizer
 from defenses.clone_detection.sampling import Sample, boundary_samples, random_sample
 from tests.defenses.clone_detection.squares import Halves, square
 
 
+def measure(suspect: Recognizer, *, near: Sample, far: Sample) -> Features:
+    """Ask a suspect about both samples."""
+    return compare(suspect(near.inputs), suspect(far.inputs), near=near, far=far)
+
+
 def test_the_formulas() -> None:
-    """Alpha: equal labels; beta: strictly more confident originals; gamma: mean of squares, not centred."""
+    """Alpha, delta: equal labels; beta: strictly more confident originals; gamma: mean of squares, not centred."""
     near = Sample(np.zeros((4, 2)), Answers(np.array([0, 1, 2, 1]), np.array([0.5, 0.5, 0.9, 1.0])), queries=28)
     far = Sample(np.ones((4, 2)), Answers(np.array([0, 1, 0, 1]), np.array([0.5, 0.6, 0.7, 0.8])), queries=4)
 
     def suspect(inputs: Inputs) -> Answers:
         if inputs[0, 0] == 0:
             return Answers(np.array([0, 1, 2, 0]), np.array([0.4, 0.4, 0.8, 0.9]))
-        return Answers(np.array([0, 1, 0, 1]), np.array([0.5, 0.5, 0.9, 0.9]))
+        return Answers(np.array([0, 0, 1, 1]), np.array([0.5, 0.5, 0.9, 0.9]))
 
     found = measure(suspect, near=near, far=far)
-    assert found.vector() == pytest.approx([0.75, 0.25, 0.01])
+    assert found.vector() == pytest.approx([0.75, 0.25, 0.01])  # the paper's
+    assert found.vector(ALL) == pytest.approx([0.75, 0.25, 0.01, 0.5])
     assert (found.original_queries, found.suspect_queries, found.message) == (32, 8, "")
 
 
@@ -43,15 +49,15 @@ def test_alpha_falls_with_the_steps() -> None:
         (Halves(labels_only=True), Halves(labels_only=True), "the original and the suspect told"),
     ],
 )
-def test_labels_alone_leave_alpha(original: Recognizer, suspect: Recognizer, silent: str) -> None:
-    """Without confidences on one side there is alpha, a message who was silent, and no query spent on the rest."""
+def test_labels_alone_leave_alpha_and_delta(original: Recognizer, suspect: Recognizer, silent: str) -> None:
+    """Without confidences on one side the labels of both samples are compared, and a message says who was silent."""
     random = np.random.default_rng(0)
     *_, near = boundary_samples(original, square(100), random=random, count=50, steps=3)
     asked = Counted(suspect)
     found = measure(asked, near=near, far=random_sample(original, square(100), random=random, count=30))
-    assert (found.alpha.value, found.beta, found.gamma) == (1.0, None, None)
-    assert found.message.startswith(silent) and found.names == ("alpha",)
-    assert asked.queries == found.suspect_queries == 50
+    assert (found.alpha.value, found.beta, found.gamma, found.delta.value) == (1.0, None, None, 1.0)
+    assert found.message.startswith(silent) and found.names == ("alpha", "delta")
+    assert asked.queries == found.suspect_queries == 80
 
 
 def test_intervals_cover() -> None:
@@ -64,11 +70,10 @@ def test_intervals_cover() -> None:
     assert Interval.of_share(np.ones(10, dtype=np.bool_)).low == pytest.approx(0.722, abs=0.001)  # Wilson's: n / (n + z^2)
 
 
-def test_a_vector_names_its_features() -> None:
-    """Values come in the order of the names."""
-    one, two, three = (Interval(value, 0, 1) for value in (0.1, 0.2, 0.3))
-    assert dict(zip((f := Features(one, two, three, 5, 1, 1)).names, f.vector().tolist(), strict=True)) == {
-        "alpha": 0.1,
-        "beta": 0.2,
-        "gamma": 0.3,
-    }
+def test_a_vector_has_the_features_that_were_named() -> None:
+    """In the order of the names; one that the pair does not have is refused."""
+    one, two, three, four = (Interval(value, 0, 1) for value in (0.1, 0.2, 0.3, 0.4))
+    found = Features(one, two, three, four, 5, 1, 1)
+    assert found.vector(("delta", "beta")).tolist() == [0.4, 0.2] and found.vector(found.names).tolist() == [0.1, 0.2, 0.3, 0.4]
+    with pytest.raises(AssertionError):
+        Features(one, None, None, four, 5, 1, 1).vector(ALL)

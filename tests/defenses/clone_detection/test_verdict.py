@@ -9,22 +9,22 @@ from scipy.stats import kstest  # type: ignore[import-untyped]  # ships no types
 
 from defenses.clone_detection.bank import Bank, BankError, Model
 from defenses.clone_detection.choosing import Quality, choose, out_of_fold
-from defenses.clone_detection.features import LABELS_ONLY, NAMES, Features, Interval
+from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, NAMES, Features, Interval
 from defenses.clone_detection.verdict import Judge, upper_bound
-from tests.defenses.clone_detection.squares import bank
+from tests.defenses.clone_detection.squares import MIDDLE, bank
 
 
 def features(*values: float) -> Features:
     """As measured, with some intervals."""
-    alpha, *more = (Interval(value, 0, 1) for value in values)
-    beta, gamma = more or (None, None)
-    return Features(alpha, beta, gamma, 5, 1, 1, "" if more else "labels only")
+    found = dict(zip(ALL if len(values) == len(ALL) else ALL_LABELS_ONLY, (Interval(value, 0, 1) for value in values), strict=True))
+    beta, gamma = found.get("beta"), found.get("gamma")
+    return Features(found["alpha"], beta, gamma, found["delta"], 5, 1, 1, "" if beta else "labels only")
 
 
 def test_cross_validation_finds_the_steps_that_say_something() -> None:
     """Features after 15 steps are noise in this bank: 5 are chosen, and quality is that of rows with unseen architectures."""
     known = bank(apart=8)
-    choice = choose({k: known.features(k) for k in known.steps}, known.clones, known.architectures_held_out(), names=NAMES)
+    choice = choose({k: known.features(k) for k in known.steps}, known.clones, known.architectures_held_out(), names=ALL)
     assert known.steps == (5, 15) and choice.steps == 5
     assert choice.quality.balanced_accuracy > 0.95 and choice.quality.auc > 0.95
 
@@ -38,14 +38,14 @@ def test_no_tested_row_shares_an_architecture_with_a_learned_one() -> None:
         seen = set().union(*(kinds[i] for i in np.flatnonzero(learned)))
         assert all(not kinds[i] & seen for i in np.flatnonzero(test))
     assert (np.sum([test for _, test in folds], axis=0) == 1).all()
-    assert not np.isnan(out_of_fold(known.features(5), known.clones, folds, names=NAMES, depth=1)).any()
+    assert not np.isnan(out_of_fold(known.features(5), known.clones, folds, names=ALL, depth=1)).any()
 
 
 def test_p_values_of_independents_are_uniform_or_larger() -> None:
     """Independents that are no part of the bank get p-values that are small no more often than they should be."""
     judge = Judge.of(bank(apart=3), steps=5)
     random = np.random.default_rng(1)
-    values = np.array([judge.p_value(random.normal((0.5, 0.3, 0.3), 0.02)[None]) for _ in range(400)])
+    values = np.array([judge.p_value(random.normal(MIDDLE, 0.02)[None]) for _ in range(400)])
     for level in (0.02, 0.05, 0.1, 0.3):
         assert (values <= level).mean() < level + 0.04
     assert kstest(values, "uniform").statistic < 0.2
@@ -54,18 +54,24 @@ def test_p_values_of_independents_are_uniform_or_larger() -> None:
 def test_a_clone_is_consistent_with_cloning_and_a_stranger_is_not() -> None:
     """With the rates that the bank has, never as proof; its p-value can't be smaller than 1 / (1 + n)."""
     judge = Judge.of(bank(apart=8))
-    clone, stranger = judge(features(0.68, 0.12, 0.12)), judge(features(0.5, 0.3, 0.3))
+    clone, stranger = judge(features(0.68, 0.12, 0.12, 0.58)), judge(features(*MIDDLE))
     assert clone.consistent and clone.p_value == pytest.approx(1 / 133)
     assert not stranger.consistent and stranger.p_value > 0.05
     assert clone.independents == 132 and clone.false_positive_rate <= clone.at_most < 0.4
-    assert not judge(features(0.68, 0.12, 0.12), level=0.001).consistent
-    assert "too few" in judge(features(0.68, 0.12, 0.12), level=0.001).message
+    assert not judge(features(0.68, 0.12, 0.12, 0.58), level=0.001).consistent
+    assert "too few" in judge(features(0.68, 0.12, 0.12, 0.58), level=0.001).message
 
 
-def test_a_suspect_that_tells_labels_is_judged_by_alpha() -> None:
-    """With a tree of its own, and the message that came with its features."""
-    verdict = Judge.of(bank(apart=8), names=LABELS_ONLY)(features(0.7))
+def test_a_suspect_that_tells_labels_is_judged_by_alpha_and_delta() -> None:
+    """With a tree of their own, and the message that came with the features."""
+    verdict = Judge.of(bank(apart=8), names=ALL_LABELS_ONLY)(features(0.7, 0.6))
     assert verdict.consistent and "labels only" in verdict.message
+
+
+def test_a_judge_may_go_by_the_papers_features() -> None:
+    """What delta says then changes nothing."""
+    judge = Judge.of(bank(apart=8), names=NAMES)
+    assert judge(features(0.68, 0.12, 0.12, 0.0)) == judge(features(0.68, 0.12, 0.12, 1.0))
 
 
 def test_bounds_know_that_pairs_share_models() -> None:
