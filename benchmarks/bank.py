@@ -4,32 +4,30 @@ Twelve recognizers of CIFAR-10 that know nothing of each other, 132 ordered pair
 Tiny-ImageNet images. Near an original's boundary and at random, every suspect is asked about crops of scikit-image's photographs, as
 `cloneguard detect` asks. The number of bisection steps and the tree are chosen with architectures held out.
 
-Hours on 2 cores, minutes with a GPU; what was finished is kept in --out, and what was interrupted goes on with the same command.
+Hours on 2 cores, minutes with a GPU; what was finished is kept in --out, and what was interrupted goes on with the same command. Every
+answer is kept in --out/answers, so that features can be computed from them again.
 --independents stops when these are trained, --clones when everything is stolen.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from app.recognizers.images import BUILTIN, images_to_ask
+from benchmarks.bank_answers import measured
 from benchmarks.bank_clones import Theft, planned, stolen
 from benchmarks.bank_recognizers import INDEPENDENTS, SIZE, TASK, Network, bundled, trained
-from benchmarks.image_sets import Pixels
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
-from defenses.clone_detection.bank import Bank, Model, Row
-from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY, NAMES, compare
+from defenses.clone_detection.bank import Bank, Model
+from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY, NAMES
 from defenses.clone_detection.recognizer import Recognizer
-from defenses.clone_detection.sampling import COUNT, boundary_samples, random_sample
+from defenses.clone_detection.sampling import COUNT
 from defenses.clone_detection.verdict import Judge
 
-STEPS = (1, 2, 3, 4, 5, 6, 8)
 STOLEN = INDEPENDENTS[:4]  # one of each architecture
 
 
@@ -56,37 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         suspects = {other: one for other, one in recognizers.items() if other != name}
         suspects |= {theft.name: clones[theft.name] for theft in thefts if theft.original.name == name}
         with console.status(f"{name}: {len(suspects)} suspects"):
-            rows += measured(name, original, suspects, asked, out=out / "rows", count=options.count)
+            rows += measured(name, original, suspects, asked, out=out / "answers", count=options.count)
     sampler = {"images": BUILTIN, "count": options.count, "recipe": recipe() | {"command": "CLONEGUARD_DATA=DIR python -m benchmarks.bank"}}
     bank = Bank(TASK, sampler, models(thefts, out), tuple(rows))
     bank.save(options.json)
     console.print(table(bank))
     console.print(f"written to {options.json}", soft_wrap=True)
-
-
-def measured(name: str, original: Recognizer, suspects: Mapping[str, Recognizer], asked: Pixels, *, out: Path, count: int) -> list[Row]:
-    """The rows of one original; kept in a file, which is made again when other suspects or another number of inputs are asked for."""
-    kept, wanted = out / f"{name}.json", {"count": count, "suspects": sorted(suspects)}
-    page: dict[str, Any] = json.loads(kept.read_bytes()) if kept.exists() else {}
-    if page.get("wanted") != wanted:
-        random = np.random.default_rng(0)
-        far = random_sample(original, asked[2 * count :], random=random, count=count)
-        path = boundary_samples(original, asked[: 2 * count], random=random, count=count, steps=max(STEPS))
-        wide = {suspect: recognizer(far.inputs) for suspect, recognizer in suspects.items()}
-        found: dict[str, dict[int, list[float]]] = {suspect: {} for suspect in suspects}
-        for steps, near in enumerate(path, start=1):
-            for suspect, recognizer in suspects.items():
-                if steps in STEPS:
-                    found[suspect][steps] = compare(recognizer(near.inputs), wide[suspect], near=near, far=far).vector(ALL).tolist()
-        out.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
-        partial.write_text(json.dumps({"wanted": wanted, "found": found}) + "\n", encoding="utf-8")
-        partial.replace(kept)
-        page = json.loads(kept.read_bytes())
-    return [
-        Row(name, suspect, {int(steps): (row[0], row[1], row[2], row[3]) for steps, row in by_steps.items()})
-        for suspect, by_steps in page["found"].items()
-    ]
 
 
 def models(thefts: Sequence[Theft], out: Path) -> dict[str, Model]:

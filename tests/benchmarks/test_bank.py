@@ -7,10 +7,13 @@ import onnxruntime
 import pytest
 
 from attacker_client import students
-from benchmarks.bank import STEPS, STOLEN, measured
+from benchmarks.bank import STOLEN
+from benchmarks.bank_answers import STEPS, Kept, measured
 from benchmarks.bank_clones import planned
 from benchmarks.bank_recognizers import ARCHITECTURES, INDEPENDENTS, Network, export, labelled
+from defenses.clone_detection.features import ALL, compare
 from defenses.clone_detection.recognizer import Answers, Counted, Inputs
+from defenses.clone_detection.sampling import boundary_sample, random_sample
 from models.packaging import make_bundle
 
 
@@ -40,14 +43,31 @@ def test_rows_are_measured_once(tmp_path: Path) -> None:
     asked = np.broadcast_to(levels, (120, 4, 4, 3)).astype(np.uint8)
     original, clone, stranger = by_brightness(0.5), by_brightness(0.51), by_brightness(0.8)
     rows = measured("f", original, {"clone": clone, "stranger": stranger}, asked, out=tmp_path, count=40)
-    alphas = {row.suspect: row.features[2][0] for row in rows}
-    assert alphas["clone"] > alphas["stranger"] and set(rows[0].features) == set(STEPS)
+    (alpha, *_, delta), stranger_s = (row.features[2] for row in rows)
+    assert alpha > stranger_s[0] and delta > stranger_s[3] and set(rows[0].features) == set(STEPS)
     assert original.queries == 40 * (2 + max(STEPS)) + 40 and clone.queries == 40 * (len(STEPS) + 1)
     before = original.queries
     assert measured("f", original, {"clone": clone, "stranger": stranger}, asked, out=tmp_path, count=40) == rows
     assert original.queries == before
     measured("f", original, {"clone": clone}, asked, out=tmp_path, count=40)
     assert original.queries == 2 * before
+    measured("f", original, {"clone": clone}, asked, out=tmp_path, count=30)
+    assert original.queries > 2 * before
+
+
+def test_features_come_from_kept_answers(tmp_path: Path) -> None:
+    """As they are when recognizers are asked and compared on the spot."""
+    asked = np.random.default_rng(0).integers(0, 256, (120, 4, 4, 3), dtype=np.uint8)
+    original, suspect = by_brightness(0.5), by_brightness(0.505)
+    (row,) = measured("f", original, {"h": suspect}, asked, out=tmp_path, count=40)
+    random = np.random.default_rng(0)
+    far = random_sample(original, asked[80:], random=random, count=40)
+    near = boundary_sample(original, asked[:80], random=random, count=40, steps=3)
+    found = compare(suspect(near.inputs), suspect(far.inputs), near=near, far=far)
+    assert row.features[3] == tuple(found.vector(ALL).tolist())
+    kept = Kept.load(tmp_path / "f.npz")
+    assert kept.rows("f") == [row] and kept.labels.shape == kept.confidences.shape == (2, len(STEPS) + 1, 40)
+    assert np.array_equal(kept.labels[1, STEPS.index(3)], suspect(near.inputs).labels)
 
 
 def test_a_recognizer_becomes_a_bundle(tmp_path: Path) -> None:
