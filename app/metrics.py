@@ -123,6 +123,10 @@ class Metrics:
         self._dropped = PrometheusCounter(
             "cloneguard_audit_dropped_total", "Audit records that could not be kept; if required, no answer left.", registry=registry
         )
+        self._kept = PrometheusCounter("cloneguard_evidence_triggers_total", "Watermarked answers kept as evidence.", registry=registry)
+        self._lost = PrometheusCounter(
+            "cloneguard_evidence_dropped_total", "Watermarked answers that could not be kept as evidence.", registry=registry
+        )
         self._policy_version = Gauge(
             "cloneguard_policy_version", "Newest version of the policy that this server follows.", registry=registry
         )
@@ -204,3 +208,11 @@ class Metrics:
     def audit_dropped(self, records: int) -> None:
         """Count records that could not be written."""
         self._dropped.inc(records)
+
+    def evidence_kept(self, triggers: int) -> None:
+        """Count watermarked answers that are in the vault."""
+        self._kept.inc(triggers)
+
+    def evidence_dropped(self, triggers: int) -> None:
+        """Count watermarked answers that found no room."""
+        self._lost.inc(triggers)

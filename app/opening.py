@@ -23,6 +23,7 @@ from app.quotas import Limits, open_quotas
 from app.service import Service
 from app.settings import Settings, SettingsError
 from defenses.calibration import Calibration
+from defenses.evidence.writer import EvidenceWriter
 from defenses.stores import DAY_SECONDS, open_store
 from defenses.stores.hamming import widest_exact_radius
 from defenses.stores.protocol import QueryStore
@@ -53,9 +54,13 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         metrics.degrades("store", lambda: store.degraded)
         metrics.degraded("quotas", is_degraded=False)
 
+        evidence = await _evidence(settings, metrics)
+        if evidence:
+            until_the_end.push_async_callback(asyncio.to_thread, evidence.close)
+            metrics.degrades("evidence", lambda: evidence.degraded)
         steps = partial(
             defence_steps, bundle=bundle, calibration=calibration, store=store, secret=derive(secret, "misrecognition"),
-            on_dropped=metrics.audit_dropped, on_recorded=metrics.audit_recorded,
+            on_dropped=metrics.audit_dropped, on_recorded=metrics.audit_recorded, evidence=evidence,
         )  # fmt: skip
         policies = Policies(settings, build=steps, store=store, profile_of=accounts.profile_of, observe=metrics.candidate)
         until_the_end.push_async_callback(policies.close)
@@ -114,6 +119,19 @@ async def _store(settings: Settings, bundle: Bundle, calibration: Calibration, *
         timeout_seconds=settings.store.timeout_seconds,
         audit_buffer=settings.store.audit_buffer,
         most_audit_records=settings.store.most_audit_records,
+    )
+
+
+async def _evidence(settings: Settings, metrics: Metrics) -> EvidenceWriter | None:
+    if not settings.evidence.enabled:
+        return None
+    return await asyncio.to_thread(
+        EvidenceWriter,
+        settings.evidence_path(),
+        retention_seconds=settings.evidence.retention_days * DAY_SECONDS,
+        most_bytes=settings.evidence.most_bytes,
+        on_kept=metrics.evidence_kept,
+        on_dropped=metrics.evidence_dropped,
     )
 
 

@@ -10,23 +10,27 @@ from app.micro_batches import Answered, MicroBatches
 from app.policies import Plan, Policies, Policy
 from app.settings import Settings
 from defenses.calibration import Calibration
+from defenses.evidence.remembering import RememberWatermarks
+from defenses.evidence.writer import EvidenceWriter
 from defenses.misrecognition import IntentionalMisrecognition
 from defenses.near_duplicates import NearDuplicateLookup
 from defenses.out_of_distribution.filter import OutOfDistributionFilter
+from defenses.relabelling import Relabelling
 from defenses.stores.protocol import QueryStore
 from defenses.suspicion import Suspicion
 from defenses.truncation import OutputTruncation
 from defenses.vocabulary import Case, Mode, Query, Step
+from defenses.watermark import Watermark
 from models.bundle import Bundle
 
 
 def defence_steps(
     settings: Settings, *, bundle: Bundle, calibration: Calibration, store: QueryStore, secret: bytes, on_dropped: Callable[[int], None],
-    on_recorded: Callable[[int], None] = lambda _: None, lookups: QueryStore | None = None,
+    on_recorded: Callable[[int], None] = lambda _: None, lookups: QueryStore | None = None, evidence: EvidenceWriter | None = None,
 ) -> dict[str, Step]:  # fmt: skip
     """What happens to every query between the model and the answer. A defence that is off is not there.
 
-    `lookups` is the store as the near-duplicate lookup sees it, if that is another.
+    `lookups` is the store as the near-duplicate lookup sees it, if that is another; without `evidence` nobody remembers watermarks.
     """
     ood, near, misrecognition, watermark, suspicion, truncation = (
         settings.ood, settings.near_duplicates, settings.misrecognition, settings.watermark, settings.suspicion, settings.truncation
@@ -38,16 +42,22 @@ def defence_steps(
         )
     if near.mode is not Mode.OFF:
         steps["near_duplicates"] = NearDuplicateLookup(lookups or store, code=calibration.code, mode=near.mode)
+    model = bundle.model
+    marks = Watermark(secret=secret, model=model, rate=watermark.rate)
+    suspected = Suspicion(tolerated=suspicion.tolerated, certain=suspicion.certain, patience=suspicion.patience)
+    relabelling = Relabelling(
+        secret=secret, model=model, alteration=misrecognition.alteration, companions=calibration.companions, suspicion=suspected
+    )
     if {misrecognition.mode, watermark.mode, suspicion.mode} != {Mode.OFF}:
         steps["misrecognition"] = IntentionalMisrecognition(
-            secret=secret, model=bundle.model, mode=misrecognition.mode, rate=misrecognition.rate,
-            watermark_mode=watermark.mode, watermark_rate=watermark.rate, alteration=misrecognition.alteration,
-            companions=calibration.companions, suspicion_mode=suspicion.mode,
-            suspicion=Suspicion(tolerated=suspicion.tolerated, certain=suspicion.certain, patience=suspicion.patience),
+            secret=secret, model=model, mode=misrecognition.mode, rate=misrecognition.rate, watermark_mode=watermark.mode, watermark=marks,
+            suspicion_mode=suspicion.mode, suspicion=suspected, relabelling=relabelling,
         )  # fmt: skip
     steps["truncation"] = OutputTruncation(
         mode=truncation.mode, top_k=truncation.top_k, decimals=truncation.decimals, labels_only=truncation.labels_only
     )
+    if evidence and watermark.mode is Mode.ENFORCE:
+        steps["evidence"] = RememberWatermarks(evidence, watermark=marks, relabelling=relabelling, model=model)
     if settings.audit.enabled:
         steps["audit"] = Audit(store, on_dropped=on_dropped, on_recorded=on_recorded, required=settings.audit.required)
     return steps

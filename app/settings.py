@@ -21,8 +21,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.profiles import DEFAULT_PROFILE, PROFILES, ProfileName
-from defenses.misrecognition import Alteration
 from defenses.out_of_distribution.scorers import ScorerName
+from defenses.relabelling import Alteration
 from defenses.vocabulary import Mode
 
 
@@ -178,6 +178,14 @@ class Audit(Section):
     required: bool = Field(default=True, description="a query whose record can't be kept gets no answer")
 
 
+class Evidence(Section):
+    """Watermarked answers that are kept: from which account was a clone taken?"""
+
+    enabled: bool = Field(default=True, description="keep watermarked answers and their images, for `cloneguard verify`")
+    most_bytes: int = Field(2**30, ge=2**20, description="largest sum of the images; beyond, who has most loses the oldest (bytes)")
+    retention_days: float = Field(730.0, gt=0, description="age at which evidence is forgotten; its commitments stay (days)")
+
+
 class Admin(Section):
     """The operators' port."""
 
@@ -222,6 +230,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     store: Store = Store()
     audit: Audit = Audit()
+    evidence: Evidence = Evidence()
     admin: Admin = Admin()
 
     @classmethod
@@ -239,6 +248,10 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The store's URL, with the embedded default under `state`."""
         return self.store.url or f"sqlite:///{self.state / 'cloneguard.db'}"
+
+    def evidence_path(self) -> Path:
+        """The evidence vault: replicas that share `state` share it."""
+        return self.state / "evidence.db"
 
     def policy(self) -> dict[str, Any]:
         """All settings for operators to read; secrets are masked."""

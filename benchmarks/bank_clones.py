@@ -15,7 +15,7 @@ from benchmarks.campaigns import LABEL_ONLY, LOG_TAIL, OPEN, Victim
 
 ATTACKS = ("standard", "composite", "knockoff-random")
 TOLD: Mapping[str, tuple[str, ...]] = {"scores": OPEN, "labels": LABEL_ONLY}
-BUDGET, EPOCHS = 10_000, 16
+BUDGET, EPOCHS = 10_000, 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +24,18 @@ class RecognizerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The best class of one image: its name, its number where the recognizer numbers classes, its score in [0, 1] where it tells one."""
+    """The best class of one image: its name, its number where the recognizer numbers classes, its score in [0, 1] where it tells one.
+
+    Raises ValueError for a score that is no number.
+    """
 
     label: str
     class_id: int
     score: float | None
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not math.isfinite(self.score):
+            raise ValueError(f"a score of {self.score}")
 
 
 class Source(Protocol):
@@ -56,7 +64,7 @@ class Asked:
     """A Recognizer over a source. Every answer is kept in the file before the next image is asked about, so that nothing is asked twice.
 
     `queries` counts the answers that the file holds: what the recognizer was asked in all, by earlier runs too. `on_answer` is called
-    once for each input. One run at a time: two would write the same file.
+    once for each input. One run at a time, or two would write the same file: see `alone_in`. Raises RecognizerError for a damaged file.
     """
 
     def __init__(self, source: Source, kept: Path, *, classes: Classes, on_answer: Callable[[], None] = lambda: None) -> None:
@@ -75,6 +83,11 @@ class Asked:
     def queries(self) -> int:
         """How many images it was asked about."""
         return len(self._told)
+
+    @property
+    def classes(self) -> Mapping[int, str]:
+        """Every class that it has named so far: its number and its name."""
+        return {self._classes.number(told): told.label for told in self._told.values()}
 
     def __call__(self, inputs: NDArray[Any]) -> Answers:
         """Answer images uint8 (n, height, width, 3); the confidences are None unless every answer has a score."""
@@ -100,15 +113,21 @@ class Asked:
 
 
 def _read(kept: Path) -> Iterator[tuple[str, Told]]:
-    """What a file holds; a line that was cut off when a run was killed is cut off for good."""
+    """What a file holds; a line that was cut off when a run was killed is cut off for good. Raises RecognizerError for any other damage."""
     if not kept.exists():
         return
     whole = 0
     with kept.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 break
-            page = json.loads(line)
-            yield page.pop("image"), Told(**page)
+            try:
+                page = json.loads(line)
+                score = page["score"]
+                yield str(page["image"]), Told(str(page["label"]), int(page["class_id"]), None if score is None else float(score))
+            except (ValueError, KeyError, TypeError) as error:
+                raise RecognizerError(
+                    f"{kept}, line {number} is no answer ({type(error).__name__}: {error}): delete the line, and its image is asked about again"
+                ) from error
             whole += len(line)
     os.truncate(kept, whole)

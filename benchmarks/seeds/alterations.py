@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -22,8 +23,10 @@ from benchmarks.seeds.fingerprints import Eyes
 from benchmarks.seeds.offline import Seen
 from benchmarks.seeds.voting import RATES, THIEF, detectable, with_variants
 from defenses.companions import Companions
-from defenses.misrecognition import Alteration, IntentionalMisrecognition
-from defenses.vocabulary import Mode
+from defenses.misrecognition import IntentionalMisrecognition
+from defenses.relabelling import Alteration, Relabelling
+from defenses.vocabulary import Case, Mode
+from defenses.watermark import Watermark
 from models import bundle as bundles
 
 COMPARED = (Alteration.DERANGEMENT, Alteration.WRONG_CLASS, Alteration.SECOND_CLASS, Alteration.IMPERSONATION)
@@ -58,17 +61,20 @@ async def measured(companions: Companions | None, seen: Seen, alteration: Altera
             asked = np.arange(people)[:, None] + people * np.arange(n)
             case = seen.case(asked.ravel(), client=THIEF)
             case = replace(case, neighbourhoods=tuple(founder for founder in case.founded()[::n] for _ in range(n)))
-            answers = [
-                await IntentionalMisrecognition(
-                    secret=f"secret {key}".encode(), model="alterations", mode=Mode.ENFORCE, rate=rate, watermark_mode=Mode.OFF,
-                    watermark_rate=0, alteration=alteration, companions=companions,
-                )(case)
-                for key in range(keys)
-            ]  # fmt: skip
+            answers = [await _altered(case, key, rate=rate, alteration=alteration, companions=companions) for key in range(keys)]
             told = np.stack([answer.scores.reshape(people, n, -1) for answer in answers])
             altered = np.stack([np.array([bool(reason) for reason in answer.reasons]).reshape(people, n)[:, 0] for answer in answers])
             aucs.append(max(detectable(told, altered, np.zeros(people, np.int64)).values()))
     return aucs
+
+
+async def _altered(case: Case, key: int, *, rate: float, alteration: Alteration, companions: Companions | None) -> Case:
+    named: dict[str, Any] = {"secret": f"secret {key}".encode(), "model": "alterations"}
+    step = IntentionalMisrecognition(
+        **named, mode=Mode.ENFORCE, rate=rate, watermark_mode=Mode.OFF, watermark=Watermark(**named, rate=0),
+        relabelling=Relabelling(**named, alteration=alteration, companions=companions),
+    )  # fmt: skip
+    return await step(case)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from app.policies.reloadable import RELOADABLE, differences, said, with_values
 from app.profiles import PROFILES, ProfileName
 from app.settings import Settings, SettingsError, read_settings
 from defenses.calibration import CalibrationError
-from defenses.misrecognition import Alteration, IntentionalMisrecognition
+from defenses.misrecognition import IntentionalMisrecognition
 from defenses.near_duplicates import NearDuplicateLookup
+from defenses.relabelling import Alteration, Relabelling
 from defenses.stores import open_store
 from defenses.stores.protocol import QueryStore, StoreError
 from defenses.truncation import OutputTruncation
 from defenses.vocabulary import Case, Finding, Mode, Step
+from defenses.watermark import Watermark
 from tests.defenses.cases import case_of
 
 pytestmark = pytest.mark.anyio
@@ -62,13 +64,14 @@ def steps_under(settings: Settings, *, lookups: QueryStore) -> dict[str, Step]:
         steps["near_duplicates"] = NearDuplicateLookup(lookups, code=None, mode=settings.near_duplicates.mode)
     steps["misrecognition"] = IntentionalMisrecognition(
         secret=b"s" * 32, model="m", mode=settings.misrecognition.mode, rate=settings.misrecognition.rate,
-        watermark_mode=Mode.OFF, watermark_rate=0, alteration=Alteration.WRONG_CLASS,
+        watermark_mode=Mode.OFF, watermark=Watermark(secret=b"s" * 32, model="m", rate=0),
+        relabelling=Relabelling(secret=b"s" * 32, model="m", alteration=Alteration.WRONG_CLASS),
     )  # fmt: skip
     truncation = settings.truncation
     steps["truncation"] = OutputTruncation(
         mode=truncation.mode, top_k=truncation.top_k, decimals=truncation.decimals, labels_only=truncation.labels_only
     )
-    steps["audit"] = FlagEverything()  # any step would do: a candidate has none
+    steps |= {"evidence": FlagEverything(), "audit": FlagEverything()}  # any step would do: a candidate has none
     return steps
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from defenses.companions import Companions, plain_companions
-from defenses.misrecognition import Alteration, IntentionalMisrecognition
+from defenses.misrecognition import IntentionalMisrecognition
+from defenses.relabelling import Alteration, Relabelling
 from defenses.suspicion import Suspicion
 from defenses.vocabulary import Case, ClientRecord, Finding, Mode
+from defenses.watermark import Watermark
 from tests.defenses.cases import case_of
 
 pytestmark = pytest.mark.anyio
@@ -35,9 +37,8 @@ def make(
         mode=mode,
         rate=rate,
         watermark_mode=watermark_mode,
-        watermark_rate=watermark_rate,
-        alteration=alteration,
-        companions=companions,
+        watermark=Watermark(secret=secret, model=model, rate=watermark_rate),
+        relabelling=Relabelling(secret=secret, model=model, alteration=alteration, companions=companions),
         suspicion_mode=suspicion_mode,
     )
 
