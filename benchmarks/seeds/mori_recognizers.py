@@ -38,12 +38,12 @@ CLASSIFIERS: Mapping[Kind, Callable[[int], Any]] = {
     "SVM": lambda _: CalibratedClassifierCV(SVC(kernel="rbf", C=1.0, cache_size=500), method="sigmoid", cv=3, ensemble=False),
     "k-NN": lambda _: KNeighborsClassifier(100),
     "RF": lambda seed: RandomForestClassifier(100, random_state=seed),
-    "MLP": lambda seed: MLPClassifier(LAYERS, max_iter=EPOCHS, random_state=seed),
+    "MLP": lambda seed: MLPClassifier(hidden_layer_sizes=LAYERS, max_iter=EPOCHS, random_state=seed),
 }
 REGRESSORS: Mapping[Kind, Callable[[int], Any]] = {
     "k-NN": lambda _: KNeighborsRegressor(100),
     "RF": lambda seed: RandomForestRegressor(100, random_state=seed),
-    "MLP": lambda seed: MLPRegressor(LAYERS, max_iter=EPOCHS, random_state=seed),
+    "MLP": lambda seed: MLPRegressor(hidden_layer_sizes=LAYERS, max_iter=EPOCHS, random_state=seed),
 }
 SLOW = ("SVM", "MLP")  # minutes to fit and small on the disk; the others are the reverse
 

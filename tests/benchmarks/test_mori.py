@@ -10,7 +10,7 @@ from benchmarks.seeds import mori_tables as tables
 from benchmarks.seeds.mori_divisions import PAPER, Division, evaluate, folds
 from benchmarks.seeds.mori_features import Features, train
 from benchmarks.seeds.mori_pairs import ALL, CLONES, TABLE_I, UNRELATED, Pair, Size, measured
-from benchmarks.seeds.mori_recognizers import clone, original
+from benchmarks.seeds.mori_recognizers import CLONE_KINDS, STRATEGIES, Kind, Strategy, clone, original
 from defenses.clone_detection.recognizer import Answers
 
 SIZE = Size(learned=600, count=100, steps=(2, 5))
@@ -72,6 +72,22 @@ def test_a_clone_of_confidences_copies_them(tmp_path: Path) -> None:
         assert wanted is not None and told.confidences is not None
         errors[strategy] = float(((told.confidences - wanted) ** 2).mean())
     assert errors["b"] < errors["a"] / 2
+
+
+@pytest.mark.parametrize("kind", CLONE_KINDS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_kind_clones_by_either_strategy(tmp_path: Path, kind: Kind, strategy: Strategy) -> None:
+    """A clone by few answers already says its original's label more often than not, and a confidence; what was fitted is read again."""
+    points = clouds()
+    target = original("k-NN", points.points, points.classes, seed=0, kept=tmp_path / "k-NN", learned=300)
+
+    def copied() -> Answers:
+        return clone(target, kind, strategy, random=np.random.default_rng(2), kept=tmp_path / "kept", learned=300)(points.points)
+
+    told, again = copied(), copied()
+    assert told.confidences is not None and again.confidences is not None
+    assert (told.labels == target(points.points).labels).mean() > 0.5
+    assert np.array_equal(told.labels, again.labels) and np.array_equal(told.confidences, again.confidences)
 
 
 @pytest.mark.parametrize(("division", "ways"), [("I", 6), ("II", 6), ("III", 36)])
