@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from app import __version__
 from app.detection_report import page
-from app.recognizers import Asked, Classes, RecognizerError, Source
+from app.recognizers import Asked, Classes, RecognizerError, Source, alone_in
 from app.recognizers.asked import Images
 from app.recognizers.endpoint import Endpoint
 from app.recognizers.images import images_to_ask
@@ -31,6 +32,7 @@ from models.packaging import make_bundle
 
 DEFAULT_SIZE = 32  # pixels a side, where our recognizer is an address
 PLAN, REPORT, RESULT = "plan.json", "report.html", "detection.json"
+SIDES = ("owner", "suspect")  # whose answers are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,59 +52,80 @@ class Detection:
         known = Bank.load(self.bank)
         if not isinstance(known.sampler.get("count"), int):
             raise BankError(f"{self.bank} does not say how many inputs of a sample its pairs were measured with")
-        plan = self._plan(known)
-        classes, out, count = Classes(by_number=self.by_number), self.out, int(known.sampler["count"])
+        count = int(known.sampler["count"])
         columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
-        with ExitStack() as until_the_end, Progress(*columns, console=Console(stderr=True)) as progress:
-            ours, mine = _source(self.owner, key=owner_key, rate=rate, until_the_end=until_the_end)
-            theirs, _ = _source(self._bundled(mine), key=suspect_key, rate=rate, until_the_end=until_the_end)
-            out.mkdir(parents=True, exist_ok=True)
-            (out / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-            pool = images_to_ask(self.images, count=3 * count, size=mine.manifest.input.size if mine else DEFAULT_SIZE, seed=self.seed)
-            original, suspect = (
-                until_the_end.enter_context(Asked(source, out / f"{name}.jsonl", classes=classes, on_answer=partial(progress.advance, bar)))
-                for name, source, bar in (
-                    ("owner", ours, progress.add_task("asking ours", total=None)),
-                    ("suspect", theirs, progress.add_task("asking the suspect", total=2 * count)),
+        with alone_in(self.out):
+            plan = self._plan(count)
+            with ExitStack() as until_the_end, Progress(*columns, console=Console(stderr=True)) as progress:
+                ours, mine = _source(self.owner, key=owner_key, rate=rate, until_the_end=until_the_end)
+                theirs, _ = _source(self._bundled(mine), key=suspect_key, rate=rate, until_the_end=until_the_end)
+                size = mine.manifest.input.size if mine else DEFAULT_SIZE
+                pool = images_to_ask(self.images, count=3 * count, size=size, seed=self.seed)
+                classes = Classes(by_number=self.by_number)
+                bars = [progress.add_task(f"asking {whom}", total=None, visible=False) for whom in ("ours", "the suspect")]
+                original, suspect = (
+                    until_the_end.enter_context(Asked(source, self._kept(name), classes=classes, on_answer=partial(progress.advance, bar)))
+                    for name, source, bar in zip(SIDES, (ours, theirs), bars, strict=True)
                 )
-            )
-            judge, features = self._compared(original, suspect, pool, known=known, progress=progress)
-            queries = {"owner": original.queries, "suspect": suspect.queries}
+                progress.update(bars[0], visible=True)
+                progress.update(bars[1], visible=True, total=2 * count)
+                judge, features = self._compared(
+                    original, suspect, pool, known=known, on_steps=lambda steps: progress.update(bars[0], total=(3 + steps) * count)
+                )
+                queries = {"owner": original.queries, "suspect": suspect.queries}
+            return self._written(known, judge=judge, features=features, found={"queries": queries, "plan": plan})
+
+    def _written(self, known: Bank, *, judge: Judge, features: Features, found: Mapping[str, Any]) -> str:
+        """Judge, and write what came of it."""
         verdict = judge(features)
         result = {
-            "verdict": asdict(verdict), "features": asdict(features), "queries": queries, "plan": plan,
+            "verdict": asdict(verdict), "features": asdict(features), **found,
             "bank": {"task": known.task, "sampler": dict(known.sampler)}, "version": __version__,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "answers": {name: _digest(out / f"{name}.jsonl") for name in ("owner", "suspect")},
+            "answers": {name: _digest(self._kept(name)) for name in SIDES},
         }  # fmt: skip
-        (out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (out / REPORT).write_text(page(result, known, judge=judge, features=features, verdict=verdict), encoding="utf-8")
+        (self.out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (self.out / REPORT).write_text(page(result, known, judge=judge, features=features, verdict=verdict), encoding="utf-8")
         return said(verdict, features)
 
-    def _compared(self, original: Asked, suspect: Asked, pool: Images, *, known: Bank, progress: Progress) -> tuple[Judge, Features]:
+    def _compared(
+        self, original: Asked, suspect: Asked, pool: Images, *, known: Bank, on_steps: Callable[[int], None]
+    ) -> tuple[Judge, Features]:
         """Ask both. What the suspect tells about images at random decides by which features it is judged, and so how near the rest is."""
         random, count = np.random.default_rng(self.seed), len(pool) // 3
         far = random_sample(original, pool[2 * count :], random=random, count=count)
         wide = suspect(far.inputs)
         silent = far.original.confidences is None or wide.confidences is None
         judge = Judge.of(known, names=ALL_LABELS_ONLY if silent else ALL)
-        progress.update(progress.task_ids[0], total=(3 + judge.choice.steps) * count)
+        on_steps(judge.choice.steps)
         near = boundary_sample(original, pool[: 2 * count], random=random, count=count, steps=judge.choice.steps)
         features = compare(suspect(near.inputs), wide, near=near, far=far)
         if features.names != judge.tree.names:  # whoever tells scores of some images only
             judge = Judge.of(known, names=features.names, steps=judge.choice.steps)
+        if not self.by_number and not original.classes.keys() & suspect.classes.keys():
+            theirs = ", ".join(sorted(suspect.classes.values())[:3])
+            hint = f"ours never named a class as the suspect does ({theirs} ...): if the classes have the same numbers, give --by-number"
+            features = replace(features, message="; ".join(filter(None, (features.message, hint))))
         return judge, features
 
-    def _plan(self, known: Bank) -> dict[str, Any]:
-        """Everything that decides what is asked. Raises RecognizerError where the folder holds a detection with another one."""
+    def _kept(self, name: str) -> Path:
+        return self.out / f"{name}.jsonl"
+
+    def _plan(self, count: int) -> dict[str, Any]:
+        """Note everything that decides what is asked. Raises RecognizerError where the folder holds a detection with another plan."""
         plan: dict[str, Any] = {
-            "owner": self.owner, "suspect": self.suspect, "images": self.images, "count": known.sampler["count"], "seed": self.seed,
+            "owner": self.owner, "suspect": self.suspect, "images": self.images, "count": count, "seed": self.seed,
             "bank": _digest(self.bank), "by_number": self.by_number,
         }  # fmt: skip
         kept = self.out / PLAN
-        before = json.loads(kept.read_bytes()) if kept.exists() else plan
-        if changed := [name for name in plan if plan[name] != before.get(name)]:
+        try:
+            before = json.loads(kept.read_bytes()) if kept.exists() else plan
+            changed = [name for name in plan if plan[name] != before.get(name)]
+        except (ValueError, AttributeError) as error:
+            raise RecognizerError(f"{kept} is damaged: give another --out ({error!r})") from error
+        if changed:
             raise RecognizerError(f"{self.out} holds another detection: {', '.join(changed)} differ; give another --out")
+        kept.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
         return plan
 
     def _bundled(self, ours: Bundle | None) -> str:

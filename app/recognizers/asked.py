@@ -64,7 +64,7 @@ class Asked:
     """A Recognizer over a source. Every answer is kept in the file before the next image is asked about, so that nothing is asked twice.
 
     `queries` counts the answers that the file holds: what the recognizer was asked in all, by earlier runs too. `on_answer` is called
-    once for each input. One run at a time, or two would write the same file: see `alone_in`. Raises RecognizerError for a damaged file.
+    once for each input. One run at a time, or two would write the same file: see `alone_in`. Raises RecognizerError for a damaged one.
     """
 
     def __init__(self, source: Source, kept: Path, *, classes: Classes, on_answer: Callable[[], None] = lambda: None) -> None:
@@ -113,7 +113,7 @@ class Asked:
 
 
 def _read(kept: Path) -> Iterator[tuple[str, Told]]:
-    """What a file holds; a line that was cut off when a run was killed is cut off for good. Raises RecognizerError for any other damage."""
+    """What a file holds; a line that was cut off when a run was killed is cut off for good. Raises RecognizerError for other damage."""
     if not kept.exists():
         return
     whole = 0
@@ -122,12 +122,14 @@ def _read(kept: Path) -> Iterator[tuple[str, Told]]:
             if not line.endswith(b"\n"):
                 break
             try:
-                page = json.loads(line)
-                score = page["score"]
-                yield str(page["image"]), Told(str(page["label"]), int(page["class_id"]), None if score is None else float(score))
+                answer = _answer(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
-                raise RecognizerError(
-                    f"{kept}, line {number} is no answer ({type(error).__name__}: {error}): delete the line, and its image is asked about again"
-                ) from error
+                raise RecognizerError(f"{kept}, line {number} is damaged: without it its image is asked about again ({error!r})") from error
+            yield answer
             whole += len(line)
     os.truncate(kept, whole)
+
+
+def _answer(page: Any) -> tuple[str, Told]:
+    score = page["score"]
+    return str(page["image"]), Told(str(page["label"]), int(page["class_id"]), None if score is None else float(score))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.recognizers import Asked, Classes, RecognizerError, Told
+from app.recognizers import Asked, Classes, RecognizerError, Told, alone_in
 from app.recognizers.asked import Images
 from app.recognizers.dialects import OpenInference
 from app.recognizers.endpoint import Endpoint
@@ -60,6 +60,33 @@ def test_what_was_asked_once_is_not_asked_again(tmp_path: Path) -> None:
     expected = images[:, 0, 0, 0] % 3
     assert answers.confidences == pytest.approx(np.tile(0.25 + expected / 4, 2))
     assert len({(int(label), int(number)) for label, number in zip(answers.labels[:10], expected, strict=True)}) == len(set(expected))
+
+
+@pytest.mark.parametrize(
+    "damage", ["nonsense", "[]", "3", '{"image": "a"}', '{"image": "a", "label": "cat", "class_id": 0, "score": NaN}', "\xff"]
+)
+def test_a_damaged_line_is_named(tmp_path: Path, damage: str) -> None:
+    """By its file and its number, in one line; a whole one is never cut off."""
+    kept = tmp_path / "answers.jsonl"
+    with Asked(Sources(), kept, classes=Classes()) as asked:
+        asked(pictures(2))
+    with kept.open("ab") as file:
+        file.write(damage.encode("latin-1") + b"\n")
+    before = kept.read_bytes()
+    with pytest.raises(RecognizerError, match=r"answers\.jsonl, line 3 is damaged") as caught:
+        Asked(Sources(), kept, classes=Classes())
+    assert "\n" not in str(caught.value)
+    assert kept.read_bytes() == before
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    """The second is told so; when the first has ended, however it did, the folder is free."""
+    with alone_in(tmp_path / "out"), pytest.raises(RecognizerError, match="in use by another run"), alone_in(tmp_path / "out"):
+        pass
+    with pytest.raises(ValueError, match="it failed"), alone_in(tmp_path / "out"):
+        raise ValueError("it failed")
+    with alone_in(tmp_path / "out"):
+        pass
 
 
 def test_one_answer_without_a_score_leaves_labels_only(tmp_path: Path) -> None:
@@ -141,6 +168,7 @@ def test_an_endpoint_is_asked_politely() -> None:
         ((401, {}, {"title": "no key"}), "401"),
         ((429, {"retry-after": "86400"}, {}), "come back in 86400 s"),
         ((200, {}, {"predictions": []}), "nothing that we know"),
+        ((200, {}, {"predictions": [{"label": "cat", "class_id": 0, "score": float("nan")}]}), "a score of nan"),
     ],
 )
 def test_an_endpoint_that_cant_be_asked_is_one_line(response: tuple[int, dict[str, str], Any], says: str) -> None:

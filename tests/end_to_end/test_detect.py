@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.recognizers import alone_in
 from attacker_client import students
 from benchmarks.bank_recognizers import export
 from defenses.clone_detection.bank import Bank
@@ -70,6 +71,8 @@ def test_a_recognizer_of_something_else_is_not_consistent(small_bank: Path, tmp_
     done = detect(tmp_path / "out", "--suspect", "gtsrb", "--bank", str(small_bank))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("not consistent with being a clone")
+    for told in (done.stdout, (tmp_path / "out" / "report.html").read_text()):
+        assert "give --by-number" in told  # not one of its classes is called as ours
 
 
 def test_a_file_is_asked_as_it_is(small_bank: Path, tmp_path: Path) -> None:
@@ -82,6 +85,21 @@ def test_a_file_is_asked_as_it_is(small_bank: Path, tmp_path: Path) -> None:
     refused = detect(tmp_path / "other", *suspect, "--owner", "http://127.0.0.1:1")
     assert refused.returncode == 3
     assert "give our bundle as --owner" in refused.stderr
+
+
+def test_a_folder_is_one_runs(small_bank: Path, tmp_path: Path) -> None:
+    """Two would write the same files; and what somebody damaged there is named."""
+    out, suspect = tmp_path / "out", ("--suspect", "cifar10", "--bank", str(small_bank))
+    with alone_in(out):
+        second = detect(out, *suspect)
+    assert second.returncode == 3
+    assert "in use by another run" in second.stderr
+    (out / "owner.jsonl").write_text("no answer\n")
+    damaged = detect(out, *suspect)
+    assert damaged.returncode == 3
+    assert "owner.jsonl, line 1 is damaged" in damaged.stderr
+    for done in (second, damaged):
+        assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_what_is_wrong_is_said_in_one_line(small_bank: Path, tmp_path: Path) -> None:
