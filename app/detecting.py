@@ -16,7 +16,7 @@ def detect(
     owner: Annotated[str, typer.Option(metavar="URL|BUNDLE", help="Our recognizer: best the bundle itself, which tells no lies.")],
     suspect: Annotated[str, typer.Option(metavar="URL|BUNDLE|ONNX", help="The other one. A URL is a server's, or .../v2/models/NAME.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Directory of answers and report; a run that was stopped goes on there.")],
-    bank: Annotated[Path, typer.Option(help="Pairs of recognizers of our task whose truth is known; see docs/detection.md.")],
+    bank: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Pairs whose truth is known; else those of our model.")] = None,
     images: Annotated[str, typer.Option(metavar="DIR|builtin", help="What to ask about: images of no recognizer's training.")] = "builtin",
     owner_key: Annotated[str | None, typer.Option(envvar="CLONEGUARD_OWNER_KEY", help="API key of our URL.")] = None,
     suspect_key: Annotated[str | None, typer.Option(envvar="CLONEGUARD_SUSPECT_KEY", help="API key of the suspect's URL.")] = None,

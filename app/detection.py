@@ -21,7 +21,7 @@ from app.recognizers.asked import Images
 from app.recognizers.endpoint import Endpoint
 from app.recognizers.images import images_to_ask
 from app.recognizers.local import bundle_source
-from defenses.clone_detection.bank import Bank, BankError
+from defenses.clone_detection.bank import Bank, BankError, locate, shipped
 from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, Features, compare
 from defenses.clone_detection.sampling import boundary_sample, random_sample
 from defenses.clone_detection.verdict import Judge, Verdict
@@ -42,38 +42,51 @@ class Detection:
     owner: str
     suspect: str
     images: str
-    bank: Path
+    bank: str | None
     seed: int
     by_number: bool
     out: Path
 
     def run(self, *, owner_key: str | None, suspect_key: str | None, rate: float) -> str:
         """Ask, judge, write the report and the JSON; returns the verdict in words. Raises RecognizerError, BankError, BundleError."""
-        known = Bank.load(self.bank)
-        if not isinstance(known.sampler.get("count"), int):
-            raise BankError(f"{self.bank} does not say how many inputs of a sample its pairs were measured with")
-        count = int(known.sampler["count"])
         columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
         with alone_in(self.out):
-            plan = self._plan(count)
+            self._noted(owner=self.owner, suspect=self.suspect, images=self.images, seed=self.seed, by_number=self.by_number)
             with ExitStack() as until_the_end, Progress(*columns, console=Console(stderr=True)) as progress:
+                classes = Classes(by_number=self.by_number)
+                bars = {side: progress.add_task(side, total=None, visible=False) for side in SIDES}
+
+                def asked(side: str, source: Source) -> Asked:
+                    on_answer = partial(progress.advance, bars[side])
+                    return until_the_end.enter_context(Asked(source, self._kept(side), classes=classes, on_answer=on_answer))
+
                 ours, mine = _source(self.owner, key=owner_key, rate=rate, until_the_end=until_the_end)
+                original = asked("owner", ours)
+                path = self._bank(original, mine)
+                known, count = _counted(path)
+                plan = self._noted(bank=_digest(path), count=count)
                 theirs, _ = _source(self._bundled(mine), key=suspect_key, rate=rate, until_the_end=until_the_end)
+                suspect = asked("suspect", theirs)
                 size = mine.manifest.input.size if mine else DEFAULT_SIZE
                 pool = images_to_ask(self.images, count=3 * count, size=size, seed=self.seed)
-                classes = Classes(by_number=self.by_number)
-                bars = [progress.add_task(f"asking {whom}", total=None, visible=False) for whom in ("ours", "the suspect")]
-                original, suspect = (
-                    until_the_end.enter_context(Asked(source, self._kept(name), classes=classes, on_answer=partial(progress.advance, bar)))
-                    for name, source, bar in zip(SIDES, (ours, theirs), bars, strict=True)
-                )
-                progress.update(bars[0], visible=True)
-                progress.update(bars[1], visible=True, total=2 * count)
+                progress.reset(bars["owner"], visible=True, description="asking ours")
+                progress.reset(bars["suspect"], total=2 * count, visible=True, description="asking the suspect")
                 judge, features = self._compared(
-                    original, suspect, pool, known=known, on_steps=lambda steps: progress.update(bars[0], total=(3 + steps) * count)
+                    original, suspect, pool, known=known, on_steps=lambda steps: progress.update(bars["owner"], total=(3 + steps) * count)
                 )
                 queries = {"owner": original.queries, "suspect": suspect.queries}
             return self._written(known, judge=judge, features=features, found={"queries": queries, "plan": plan})
+
+    def _bank(self, original: Asked, mine: Bundle | None) -> Path:
+        """The bank's file: that which is given, else that of our recognizer's name. Raises RecognizerError, BankError, BundleError."""
+        if self.bank is not None:
+            return locate(self.bank)
+        if mine is not None:
+            return shipped(mine.manifest.name)
+        original(images_to_ask(self.images, count=1, size=DEFAULT_SIZE, seed=self.seed))  # the first of those that come anyway
+        if not original.model:
+            raise RecognizerError(f"{self.owner} does not say what its model is called: give a bank with --bank NAME|FILE")
+        return shipped(original.model)
 
     def _written(self, known: Bank, *, judge: Judge, features: Features, found: Mapping[str, Any]) -> str:
         """Judge, and write what came of it."""
@@ -111,21 +124,19 @@ class Detection:
     def _kept(self, name: str) -> Path:
         return self.out / f"{name}.jsonl"
 
-    def _plan(self, count: int) -> dict[str, Any]:
-        """Note everything that decides what is asked. Raises RecognizerError where the folder holds a detection with another plan."""
-        plan: dict[str, Any] = {
-            "owner": self.owner, "suspect": self.suspect, "images": self.images, "count": count, "seed": self.seed,
-            "bank": _digest(self.bank), "by_number": self.by_number,
-        }  # fmt: skip
+    def _noted(self, **decided: Any) -> dict[str, Any]:
+        """Note in the plan what decides what is asked. Raises RecognizerError where the folder holds a detection with another plan."""
         kept = self.out / PLAN
         try:
-            before = json.loads(kept.read_bytes()) if kept.exists() else plan
-            changed = [name for name in plan if plan[name] != before.get(name)]
-        except (ValueError, AttributeError) as error:
+            before = dict(json.loads(kept.read_bytes())) if kept.exists() else {}
+        except (ValueError, TypeError) as error:
             raise RecognizerError(f"{kept} is damaged: give another --out ({error!r})") from error
-        if changed:
+        if changed := [name for name, value in decided.items() if before.get(name, value) != value]:
             raise RecognizerError(f"{self.out} holds another detection: {', '.join(changed)} differ; give another --out")
-        kept.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        plan = before | decided
+        unfinished = kept.with_suffix(".partial")
+        unfinished.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(kept)
         return plan
 
     def _bundled(self, ours: Bundle | None) -> str:
@@ -153,6 +164,15 @@ def said(verdict: Verdict, features: Features) -> str:
         f"clones, at most {verdict.at_most:.1%} at 95% confidence; of true clones {verdict.missed:.1%} were missed."
         + (f"\n{verdict.message}" if verdict.message else "")
     )
+
+
+def _counted(path: Path) -> tuple[Bank, int]:
+    """A bank, and how many inputs of a sample its pairs were measured with. Raises BankError."""
+    known = Bank.load(path)
+    count = known.sampler.get("count")
+    if not isinstance(count, int):
+        raise BankError(f"{path} does not say how many inputs of a sample its pairs were measured with")
+    return known, count
 
 
 def _source(named: str, *, key: str | None, rate: float, until_the_end: ExitStack) -> tuple[Source, Bundle | None]:

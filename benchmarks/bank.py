@@ -22,7 +22,7 @@ from benchmarks.bank_clones import Theft, planned, stolen
 from benchmarks.bank_recognizers import INDEPENDENTS, SIZE, TASK, Network, bundled, trained
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
-from defenses.clone_detection.bank import Bank, Model
+from defenses.clone_detection.bank import BANKS, Bank, Model
 from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY, NAMES
 from defenses.clone_detection.recognizer import Recognizer
 from defenses.clone_detection.sampling import COUNT
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--clones", action="store_true", help="steal too, and stop")
     made.add_argument("--count", type=int, default=COUNT, help="inputs of a sample")
     made.add_argument("--out", type=Path, default=Path("reports") / "bank", help="folder where what is finished is kept")
-    made.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / f"bank-{TASK}.json", help="where the bank goes")
+    made.add_argument("--json", type=Path, default=BANKS / f"{TASK}.json", help="where the bank goes: it ships with the product")
     options = made.parse_args(arguments)
     data, out = data_folder(), options.out
     recognizers: dict[str, Recognizer] = {one.name: Network(trained(one, data=data, out=out)) for one in INDEPENDENTS}

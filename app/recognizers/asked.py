@@ -26,12 +26,13 @@ class RecognizerError(Exception):
 class Told:
     """The best class of one image: its name, its number where the recognizer numbers classes, its score in [0, 1] where it tells one.
 
-    Raises ValueError for a score that is no number.
+    `model` is what the recognizer calls itself, "" where it does not say. Raises ValueError for a score that is no number.
     """
 
     label: str
     class_id: int
     score: float | None
+    model: str = ""
 
     def __post_init__(self) -> None:
         if self.score is not None and not math.isfinite(self.score):
@@ -85,6 +86,11 @@ class Asked:
         return len(self._told)
 
     @property
+    def model(self) -> str:
+        """What it called itself in the first answer that said so, or ""."""
+        return next((told.model for told in self._told.values() if told.model), "")
+
+    @property
     def classes(self) -> Mapping[int, str]:
         """Every class that it has named so far: its number and its name."""
         return {self._classes.number(told): told.label for told in self._told.values()}
@@ -131,5 +137,5 @@ def _read(kept: Path) -> Iterator[tuple[str, Told]]:
 
 
 def _answer(page: Any) -> tuple[str, Told]:
-    score = page["score"]
-    return str(page["image"]), Told(str(page["label"]), int(page["class_id"]), None if score is None else float(score))
+    score, model = page["score"], str(page.get("model", ""))
+    return str(page["image"]), Told(str(page["label"]), int(page["class_id"]), None if score is None else float(score), model)

@@ -44,9 +44,9 @@ class Predict:
 
     def read(self, document: Any) -> Told:
         """See Dialect."""
-        best = document["predictions"][0]
-        score = best.get("score")
-        return Told(str(best["label"]), int(best["class_id"]), None if score is None else float(score))
+        best, model = document["predictions"][0], document.get("model")
+        score, name = best.get("score"), model.get("name", "") if isinstance(model, dict) else ""
+        return Told(str(best["label"]), int(best["class_id"]), None if score is None else float(score), str(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +80,17 @@ class OpenInference:
 
     def read(self, document: Any) -> Told:
         """See Dialect."""
+        model = str(document.get("model_name", ""))
         tensors = {tensor["name"]: np.asarray(tensor["data"]).ravel() for tensor in document["outputs"]}
         if "class_id" in tensors:
             class_id = int(tensors["class_id"][0])
             score = float(tensors["score"][0]) if "score" in tensors else None
-            return Told(str(tensors["label"][0]) if "label" in tensors else str(class_id), class_id, score)
+            return Told(str(tensors["label"][0]) if "label" in tensors else str(class_id), class_id, score, model)
         (scores,) = (tensors[one["name"]].astype(np.float64) for one in document["outputs"] if one["datatype"] in FLOATS)
         if scores.min() < 0 or abs(scores.sum() - 1) > 0.01:
             scores = softmax(scores)
         best = int(scores.argmax())
-        return Told(str(best), best, float(scores[best]))
+        return Told(str(best), best, float(scores[best]), model)
 
     def _values(self, image: Pixels) -> tuple[list[int], list[Any]]:
         if self.datatype == "BYTES":

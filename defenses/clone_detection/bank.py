@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from defenses.clone_detection.features import ALL
 
+BANKS = Path(__file__).parent / "banks"  # a file for every task whose bank ships with the package
+
 Bools = NDArray[np.bool_]
 Folds = Sequence[tuple[Bools, Bools]]  # rows to learn from and rows to test, (n,) each
 Values = tuple[float, float, float, float]  # alpha, beta, gamma, delta
@@ -70,6 +72,7 @@ class Bank:
 
     def save(self, path: Path) -> None:
         """Write a bank, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
@@ -102,6 +105,21 @@ class Bank:
                 raise BankError(f"without {' and '.join(sorted(held_out))} no clones or no independents are left: add architectures")
             folds.append((learned, np.array([kind == held_out for kind in kinds], dtype=np.bool_)))
         return folds
+
+
+def locate(named: str) -> Path:
+    """Find a bank: a file, or the name of one that ships. Raises BankError."""
+    return Path(named) if Path(named).is_file() else shipped(named)
+
+
+def shipped(name: str) -> Path:
+    """The bank of this name that ships with the package. Raises BankError, which lists those that there are."""
+    there = {path.stem: path for path in sorted(BANKS.glob("*.json"))}
+    if name not in there:
+        raise BankError(
+            f"no bank {name!r} (there are: {', '.join(there) or 'none'}): give a file of pairs with --bank FILE, see docs/detection.md"
+        )
+    return there[name]
 
 
 def _four(values: Sequence[Any]) -> Values:

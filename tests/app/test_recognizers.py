@@ -1,9 +1,7 @@
 """Recognizers for clone detection: nothing is asked twice, endpoints are asked politely, and every dialect is understood."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from app.recognizers.images import images_to_ask
 from app.recognizers.local import function_source
 from models.folders import write_images
 from models.manifest import BundleError
+from tests.app.scripted import Scripted
 
 NAMES = ("cat", "dog", "ship")
 
@@ -112,42 +111,7 @@ def test_classes_are_the_same_by_their_names_or_by_their_numbers(tmp_path: Path)
     assert not set(labels(NAMES, (0, 1, 2), by_name)) & set(labels(("Katze", "Hund", "Schiff"), (0, 1, 2), by_name))
 
 
-class Scripted(ThreadingHTTPServer):
-    """A server that gives the responses of a script, one after another: status, headers, JSON."""
-
-    def __init__(self, *script: tuple[int, dict[str, str], Any]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script, self.requests = list(script), []  # type: list[tuple[int, dict[str, str], Any]], list[tuple[str, str, bytes]]
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Scripted
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"] or 0))
-        self.server.requests.append((self.path, self.headers.get("authorization", ""), body))
-        status, headers, document = self.server.script.pop(0)
-        sent = json.dumps(document).encode()
-        self.send_response(status)
-        for name, value in {**headers, "content-length": str(len(sent))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def log_message(self, *_: object) -> None:
-        """Quietly."""
-
-
-CAT = {"predictions": [{"label": "cat", "class_id": 0, "score": 0.75}]}
+CAT = {"model": {"name": "pets"}, "predictions": [{"label": "cat", "class_id": 0, "score": 0.75}]}
 
 
 def test_an_endpoint_is_asked_politely() -> None:
@@ -155,7 +119,7 @@ def test_an_endpoint_is_asked_politely() -> None:
     waits: list[float] = []
     with Scripted((429, {"retry-after": "7"}, {}), (503, {}, {}), (200, {}, CAT), (200, {}, CAT)) as server:
         with Endpoint(server.url, rate=4, api_key="k", sleep=waits.append, monotonic=lambda: 0.0) as endpoint:
-            assert list(endpoint(pictures(2))) == [Told("cat", 0, 0.75)] * 2
+            assert list(endpoint(pictures(2))) == [Told("cat", 0, 0.75, "pets")] * 2
         assert {(path, key) for path, key, _ in server.requests} == {("/predict", "Bearer k")}
         assert server.requests[0][2].startswith(b"\x89PNG")
     assert 7 <= waits[0] < 7.5
@@ -182,6 +146,17 @@ def test_an_endpoint_that_cant_be_asked_is_one_line(response: tuple[int, dict[st
         list(endpoint(pictures(1)))
     assert "\n" not in str(caught.value)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("document", "name"), [(CAT, "pets"), (CAT | {"model": "other"}, ""), ({"predictions": CAT["predictions"]}, "")])
+def test_what_a_recognizer_calls_itself_is_kept(tmp_path: Path, document: dict[str, Any], name: str) -> None:
+    """With its answers, for the run that goes on; some do not say."""
+    kept = tmp_path / "answers.jsonl"
+    with Scripted((200, {}, document)) as server, Endpoint(server.url, rate=1_000) as endpoint:
+        for _ in range(2):
+            with Asked(endpoint, kept, classes=Classes()) as asked:
+                asked(pictures(1))
+                assert (asked.model, asked.queries) == (name, 1)
 
 
 def test_what_is_no_address_is_said_before_anything_is_asked() -> None:
@@ -216,7 +191,7 @@ def test_tensors_of_pixels(datatype: str, shape: list[int], sent: list[int]) -> 
     one = 255 if datatype == "UINT8" else 1.0
     assert (red == one).all()
     assert values.min() == pytest.approx(one / 5)
-    assert told.class_id == 1
+    assert (told.class_id, told.model) == (1, "m")
     assert told.score == pytest.approx(np.exp(2) / (1 + np.exp(2) + np.exp(1)))
 
 

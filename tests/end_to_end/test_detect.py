@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said_in_one_line(small_bank: Path, tmp_path: Path) -> 
     uncounted.write_text(json.dumps(json.loads(small_bank.read_bytes()) | {"sampler": {}}))
     for arguments, says in (
         (("--suspect", "cifar10", "--bank", str(uncounted)), "does not say how many inputs"),
-        (("--suspect", "cifar10", "--bank", "nowhere.json"), "is no bank"),
+        (("--suspect", "cifar10", "--bank", "nowhere.json"), "no bank 'nowhere.json'"),
         (("--suspect", "nobody", "--bank", str(small_bank)), "no bundle 'nobody'"),
         (("--suspect", "http://127.0.0.1:1", "--bank", str(small_bank), "--images", str(tmp_path)), "0 images"),
     ):
