@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         suspects |= {theft.name: clones[theft.name] for theft in thefts if theft.original.name == name}
         with console.status(f"{name}: {len(suspects)} suspects"):
             rows += measured(name, original, suspects, asked, out=out / "answers", count=options.count)
-    sampler = {"images": BUILTIN, "count": options.count, "recipe": recipe() | {"command": "CLONEGUARD_DATA=DIR python -m benchmarks.bank"}}
+    command = "CLONEGUARD_DATA=DIR python -m benchmarks.bank" + (f" --count {options.count}" if options.count != COUNT else "")
+    sampler = {"images": BUILTIN, "count": options.count, "recipe": recipe() | {"command": command}}
     bank = Bank(TASK, sampler, models(thefts, out), tuple(rows))
     bank.save(options.json)
     console.print(table(bank))
