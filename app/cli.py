@@ -9,7 +9,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from app import __version__, auditing, bundling, calibrating, demo, detecting
+from app import __version__, auditing, bundling, calibrating, demo, detecting, verifying
 from app.accounts import AccountError
 from app.accounts.command import keys
 from app.documents import ConflictError, DocumentsError
@@ -21,6 +21,7 @@ from app.settings_table import settings_table
 from defenses.calibration import CalibrationError
 from defenses.clone_detection.bank import BankError
 from defenses.clone_detection.sampling import NoBoundaryError
+from defenses.evidence.null_rate import NullRateError
 from defenses.stores.protocol import StoreError
 from models.manifest import BundleError
 
@@ -28,7 +29,7 @@ EXIT_USAGE = 2  # a wrong command or setting
 EXIT_UNUSABLE = 3  # a model, store, secret or port that can't be used; nothing was served
 UNUSABLE = (
     BundleError, CalibrationError, StoreError, SecretError, DocumentsError, ConflictError, RecognizerError, BankError, NoBoundaryError,
-    OSError,
+    NullRateError, OSError,
 )  # fmt: skip
 
 EXAMPLE = Path("docs/images/ship.jpg")  # of the repository, where the server is first tried
@@ -74,6 +75,7 @@ app.command()(bundling.bundle)
 app.command()(calibrating.calibrate)
 app.command()(auditing.audit)
 app.command()(detecting.detect)
+app.command()(verifying.verify)
 app.command()(demo.demo)
 app.add_typer(keys, name="keys")
 

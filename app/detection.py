@@ -18,20 +18,16 @@ from app import __version__
 from app.detection_report import page
 from app.recognizers import Asked, Classes, RecognizerError, Source, alone_in
 from app.recognizers.asked import Images
-from app.recognizers.endpoint import Endpoint
 from app.recognizers.images import images_to_ask
-from app.recognizers.local import bundle_source
+from app.recognizers.named import DEFAULT_SIZE, ONNX, bundled, is_url, opened
+from app.recognizers.plans import noted
 from defenses.clone_detection.bank import Bank, BankError, locate, shipped
 from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, Features, compare
 from defenses.clone_detection.sampling import boundary_sample, random_sample
 from defenses.clone_detection.verdict import Judge, Verdict
-from models import bundle as bundles
 from models.bundle import Bundle
-from models.manifest import FILE
-from models.packaging import make_bundle
 
-DEFAULT_SIZE = 32  # pixels a side, where our recognizer is an address
-PLAN, REPORT, RESULT = "plan.json", "report.html", "detection.json"
+REPORT, RESULT = "report.html", "detection.json"
 SIDES = ("owner", "suspect")  # whose answers are kept
 
 
@@ -51,21 +47,27 @@ class Detection:
         """Ask, judge, write the report and the JSON; returns the verdict in words. Raises RecognizerError, BankError, BundleError."""
         columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
         with alone_in(self.out):
-            self._noted(owner=self.owner, suspect=self.suspect, images=self.images, seed=self.seed, by_number=self.by_number)
+            noted(
+                self.out, "detection", owner=self.owner, suspect=self.suspect, images=self.images, seed=self.seed, by_number=self.by_number
+            )
             with ExitStack() as until_the_end, Progress(*columns, console=Console(stderr=True)) as progress:
-                classes = Classes(by_number=self.by_number)
+                # a file does not say what its classes are called, nor an address what all of ours are called
+                classes = Classes(by_number=self.by_number or (is_url(self.owner) and self.suspect.endswith(ONNX)))
                 bars = {side: progress.add_task(side, total=None, visible=False) for side in SIDES}
 
                 def asked(side: str, source: Source) -> Asked:
                     on_answer = partial(progress.advance, bars[side])
                     return until_the_end.enter_context(Asked(source, self._kept(side), classes=classes, on_answer=on_answer))
 
-                ours, mine = _source(self.owner, key=owner_key, rate=rate, until_the_end=until_the_end)
+                ours, mine = opened(self.owner, key=owner_key, rate=rate, until_the_end=until_the_end)
                 original = asked("owner", ours)
                 path = self._bank(original, mine)
                 known, count = _counted(path)
-                plan = self._noted(bank=_digest(path), count=count)
-                theirs, _ = _source(self._bundled(mine), key=suspect_key, rate=rate, until_the_end=until_the_end)
+                plan = noted(self.out, "detection", bank=_digest(path), count=count)
+                theirs, _ = opened(
+                    bundled(self.suspect, self.out / "suspect-bundle", ours=mine.manifest if mine else None), key=suspect_key, rate=rate,
+                    until_the_end=until_the_end,
+                )  # fmt: skip
                 suspect = asked("suspect", theirs)
                 size = mine.manifest.input.size if mine else DEFAULT_SIZE
                 pool = images_to_ask(self.images, count=3 * count, size=size, seed=self.seed)
@@ -124,35 +126,6 @@ class Detection:
     def _kept(self, name: str) -> Path:
         return self.out / f"{name}.jsonl"
 
-    def _noted(self, **decided: Any) -> dict[str, Any]:
-        """Note in the plan what decides what is asked. Raises RecognizerError where the folder holds a detection with another plan."""
-        kept = self.out / PLAN
-        try:
-            before = dict(json.loads(kept.read_bytes())) if kept.exists() else {}
-        except (ValueError, TypeError) as error:
-            raise RecognizerError(f"{kept} is damaged: give another --out ({error!r})") from error
-        if changed := [name for name, value in decided.items() if before.get(name, value) != value]:
-            raise RecognizerError(f"{self.out} holds another detection: {', '.join(changed)} differ; give another --out")
-        plan = before | decided
-        unfinished = kept.with_suffix(".partial")
-        unfinished.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(kept)
-        return plan
-
-    def _bundled(self, ours: Bundle | None) -> str:
-        """The suspect; an ONNX file becomes a bundle with our labels. Raises BundleError, RecognizerError."""
-        if not self.suspect.endswith(".onnx"):
-            return self.suspect
-        if ours is None:
-            raise RecognizerError("an ONNX file does not say what its classes are called: give our bundle as --owner")
-        directory, manifest = self.out / "suspect-bundle", ours.manifest
-        if not (directory / FILE).is_file():
-            make_bundle(
-                Path(self.suspect), directory, name="suspect", version="1", labels=manifest.labels, size=manifest.input.size,
-                mean=(0, 0, 0), std=(1, 1, 1),
-            )  # fmt: skip
-        return str(directory)
-
 
 def said(verdict: Verdict, features: Features) -> str:
     """The verdict in a sentence or two."""
@@ -173,14 +146,6 @@ def _counted(path: Path) -> tuple[Bank, int]:
     if not isinstance(count, int):
         raise BankError(f"{path} does not say how many inputs of a sample its pairs were measured with")
     return known, count
-
-
-def _source(named: str, *, key: str | None, rate: float, until_the_end: ExitStack) -> tuple[Source, Bundle | None]:
-    """Where a recognizer's answers come from, and the bundle if it is one."""
-    if named.startswith(("http://", "https://")):
-        return until_the_end.enter_context(Endpoint(named, rate=rate, api_key=key)), None
-    bundle = bundles.load(named, device="auto")
-    return bundle_source(bundle), bundle
 
 
 def _digest(path: Path) -> str:

@@ -6,24 +6,21 @@ time, and an interrupted one goes on. To be stolen over HTTP, a recognizer becom
 
 import asyncio
 import json
-import warnings
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from attacker_client import students
+from attacker_client.export import export
 from attacker_client.recipes import RECIPES
 from attacker_client.students import Student
 from attacker_client.training import StudentTrainer
 from attacker_client.transfer_set import TransferSet
 from defenses.clone_detection.recognizer import Answers, Inputs
 from models import datasets
-from models.export import OPSET
 from models.manifest import FILE
 from models.packaging import make_bundle
 
@@ -63,19 +60,6 @@ class Network:
         return Answers(probabilities.argmax(axis=1), probabilities.max(axis=1).clip(0, 1).astype(np.float64))
 
 
-class Logits(nn.Module):
-    """A student as an ONNX file: pixels (n, 3, 32, 32) in 0..1 to logits."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (n, classes)."""
-        logits: Tensor = self.student(pixels)
-        return logits
-
-
 def trained(one: Independent, *, data: Path, out: Path) -> Student:
     """Train a recognizer, or go on with it, or read it; its accuracy on the test images is kept beside it."""
     folder = out / "independents" / one.name
@@ -107,16 +91,6 @@ def bundled(one: Independent, *, data: Path, out: Path) -> Path:
         labels = sorted(entry.name for entry in (data / TASK / "train").iterdir() if entry.is_dir())
         make_bundle(path, directory, name=one.name, version="1", labels=labels, size=SIZE, mean=(0, 0, 0), std=(1, 1, 1))
     return directory
-
-
-def export(student: Student, path: Path) -> None:
-    """Write a student as ONNX with a free batch axis."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracing exporter is deprecated; the rest of the house uses it too
-        torch.onnx.export(
-            Logits(student).eval(), (torch.zeros(2, 3, SIZE, SIZE),), path, input_names=["pixels"], output_names=["logits"],
-            dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}}, opset_version=OPSET, dynamo=False,
-        )  # fmt: skip
 
 
 def labelled(images: NDArray[np.uint8], classes: NDArray[np.int64]) -> TransferSet:

@@ -1,5 +1,6 @@
-"""`create_admin(service)`: metrics, clients, policy, audit and the live page, behind a token."""
+"""`create_admin(service)`: metrics, clients, policy, audit, evidence and the live page, behind a token."""
 
+import asyncio
 import secrets
 from datetime import UTC, datetime
 from functools import cache
@@ -17,6 +18,7 @@ from app.admin import policy
 from app.admin.guards import require_host, require_same_origin, require_token
 from app.public import problems
 from app.service import Service
+from defenses.evidence.vault import Vault
 from defenses.stores.protocol import StoreError
 
 PAGE = Path(__file__).with_name("ui.html")
@@ -78,6 +80,22 @@ async def audit(
     records = await service.store.audit(after=after, limit=limit, newest=order == "newest")
     shown = [{**_said(record.body), "sequence": record.sequence, "link": record.link.hex()} for record in records]
     return {"records": shown, "next": max((record.sequence for record in records), default=after)}
+
+
+@guarded_routes.get("/v1/evidence")
+async def evidence(request: Request) -> dict[str, Any]:
+    """What the vault holds: who was told how many watermarked answers, and the head that commits to all of them."""
+    service: Service = request.app.state.service
+    path = service.settings.evidence_path()
+    if not service.settings.evidence.enabled:
+        return {"enabled": False}
+    return {"enabled": True, **await asyncio.to_thread(_evidence, path)}
+
+
+def _evidence(path: Path) -> dict[str, Any]:
+    with Vault(path, read_only=True) as vault:
+        sequence, link = vault.head()
+        return {"triggers": sequence, "head": link.hex(), "image_bytes": vault.size(), "clients": vault.clients()}
 
 
 @guarded_routes.get("/ui")

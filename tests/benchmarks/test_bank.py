@@ -7,10 +7,11 @@ import onnxruntime
 import pytest
 
 from attacker_client import students
+from attacker_client.export import export
 from benchmarks.bank import STOLEN
 from benchmarks.bank_answers import STEPS, Kept, measured
 from benchmarks.bank_clones import planned
-from benchmarks.bank_recognizers import ARCHITECTURES, INDEPENDENTS, Network, export, labelled
+from benchmarks.bank_recognizers import ARCHITECTURES, INDEPENDENTS, Network, labelled
 from defenses.clone_detection.features import ALL, compare
 from defenses.clone_detection.recognizer import Answers, Counted, Inputs
 from defenses.clone_detection.sampling import boundary_sample, random_sample

@@ -10,7 +10,7 @@ import pytest
 
 from app.recognizers import alone_in
 from attacker_client import students
-from benchmarks.bank_recognizers import export
+from attacker_client.export import export
 from defenses.clone_detection.bank import Bank
 from tests.defenses.clone_detection.squares import bank
 from tests.server import RunningServer
@@ -75,16 +75,17 @@ def test_a_recognizer_of_something_else_is_not_consistent(small_bank: Path, tmp_
         assert "give --by-number" in told  # not one of its classes is called as ours
 
 
-def test_a_file_is_asked_as_it_is(small_bank: Path, tmp_path: Path) -> None:
-    """A network that has learned nothing, as an ONNX file; without our class names there is nothing to compare it with."""
+def test_a_file_is_asked_as_it_is(start: Callable[..., RunningServer], small_bank: Path, tmp_path: Path) -> None:
+    """A network that has learned nothing, as an ONNX file: its classes are called as our bundle's, or numbered as our address's."""
     export(students.build("small", classes=10, size=32, seed=0), tmp_path / "student.onnx")
     suspect = ("--suspect", str(tmp_path / "student.onnx"), "--bank", str(small_bank))
     done = detect(tmp_path / "out", *suspect)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("not consistent with being a clone")
-    refused = detect(tmp_path / "other", *suspect, "--owner", "http://127.0.0.1:1")
-    assert refused.returncode == 3
-    assert "give our bundle as --owner" in refused.stderr
+    numbered = detect(tmp_path / "numbered", *suspect, "--owner", start("--profile", "open").url)
+    assert numbered.returncode == 0, numbered.stderr
+    deltas = [json.loads((tmp_path / name / "detection.json").read_bytes())["features"]["delta"] for name in ("out", "numbered")]
+    assert deltas[0] == deltas[1]  # the same images at random, the same classes
 
 
 def test_a_folder_is_one_runs(small_bank: Path, tmp_path: Path) -> None:

@@ -70,12 +70,14 @@ def _small(plan: Plan) -> tuple[nn.Module, int]:
     return nn.Sequential(*stem, *stages, LargestOf()), 256
 
 
-def _lenet(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one signature for the whole table
+def _lenet(plan: Plan) -> tuple[nn.Module, int]:
     """Three 5x5 convolutions with pooling and a dense layer: no norms, no shortcuts."""
     layers: list[nn.Module] = []
     for before, after in ((3, 32), (32, 64), (64, 128)):
         layers += [nn.Conv2d(before, after, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128 * 4 * 4, 256), nn.ReLU(inplace=True)), 256
+    side = min(4, plan.size // 8)  # larger images are averaged down to what those of 32 pixels have
+    dense = [nn.AdaptiveAvgPool2d(side), nn.Flatten(), nn.Linear(128 * side**2, 256), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, *dense), 256
 
 
 def _vgg8(plan: Plan) -> tuple[nn.Module, int]:  # noqa: ARG001 - one signature for the whole table

@@ -152,6 +152,23 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of a finished campaign.")],
+    *,
+    to: Annotated[Path | None, typer.Option(dir_okay=False, help="Where the model goes; default: OUT/student.onnx.")] = None,
+) -> None:
+    """Write the student as an ONNX file: pixels in 0..1 to logits."""
+    from attacker_client import students  # noqa: PLC0415, torch takes seconds
+    from attacker_client.export import export as write_onnx  # noqa: PLC0415
+
+    if not (out / "student.pt").is_file():
+        raise typer.BadParameter(f"{out} has no student.pt: it is not a finished campaign")
+    path = to or out / "student.onnx"
+    write_onnx(students.load(out / "student.pt"), path)
+    console.print(str(path), soft_wrap=True)
+
+
+@app.command()
 def compare(
     outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Directories of finished campaigns.")],
     *,
