@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from app import data_uris
 from app.calibration_evidence import Evidence
 from defenses.false_merges import STORED
 
@@ -81,9 +82,7 @@ def picture(image: NDArray[np.uint8]) -> str:
     """A small copy of an image; tiny ones are enlarged without smoothing, as the recognizer sees them."""
     small = image.shape[0] < THUMBNAIL
     shown = Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    shown.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uris.png(np.asarray(shown))
 
 
 def _within(distances: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,7 +1,5 @@
 """The demo's report: one HTML file with plots, with nothing loaded from elsewhere; it links to the thieves' own."""
 
-import base64
-import io
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from app import __version__
+from app import __version__, data_uris
 from app.calibration_plots import FOREIGN, LINE, OWN
 from app.demo_rows import SAW, Row, interval, share, story
 
@@ -62,7 +60,7 @@ def stolen(rows: Sequence[Row]) -> str:
     axes.set(ylabel="the clone agrees, % of images", ylim=(0, 101))
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8)
-    return _uri(figure)
+    return data_uris.svg(figure)
 
 
 def seen(rows: Sequence[Row]) -> str:
@@ -81,7 +79,7 @@ def seen(rows: Sequence[Row]) -> str:
     axes.set(xlabel="% of the queries", xlim=(0, 110))
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
-    return _uri(figure)
+    return data_uris.svg(figure)
 
 
 def pictures(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -97,10 +95,3 @@ def pictures(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _named(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(row.attack for row in rows)), list(dict.fromkeys(row.profile for row in rows))
-
-
-def _uri(figure: Figure) -> str:
-    """The plot as SVG, sharp at every size."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,7 +1,5 @@
 """The report of a detection: one HTML file with plots, with nothing loaded from elsewhere, that an owner can hand on."""
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from app import data_uris
 from app.calibration_plots import FOREIGN, LINE, OWN
 from defenses.clone_detection.bank import Bank
 from defenses.clone_detection.features import ALL, Features, Interval
@@ -53,7 +52,7 @@ def where(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Featu
     axes.set(xlabel="alpha: same label near our boundary", ylabel=AXES[name])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    return _uri(figure)
+    return data_uris.svg(figure)
 
 
 def each(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Features) -> dict[str, str]:
@@ -72,7 +71,7 @@ def each(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Featur
         axes.set_ylabel("share of the bank's pairs", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
-        plots[name] = _uri(figure)
+        plots[name] = data_uris.svg(figure)
     return plots
 
 
@@ -86,10 +85,3 @@ def _cross(axes: Axes, x: Interval, y: Interval) -> None:
 def _range(values: NDArray[np.float64]) -> str:
     low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
-
-
-def _uri(figure: Figure) -> str:
-    """The plot as SVG, sharp at every size."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
