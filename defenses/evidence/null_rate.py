@@ -29,7 +29,9 @@ class NullRate:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def measured(cls, triggers: Sequence[Trigger], answers: Sequence[Mapping[str, int]], *, recipe: Mapping[str, Any] | None = None) -> Self:
+    def measured(
+        cls, triggers: Sequence[Trigger], answers: Sequence[Mapping[str, int]], *, recipe: Mapping[str, Any] | None = None
+    ) -> Self:
         """Of independents' answers, image digest -> class id each, to all of at least one trigger.
 
         A rate is that of n + 2 triggers of which one more was named: no rate is zero because few were asked.
