@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(tables.table_ii(found, seeds=len(seeds), title="MNIST and CIFAR-10"))
     console.print(tables.table_ii(labels_only, seeds=len(seeds), title="alpha alone, for suspects that tell labels only"))
     console.print(tables.fixed_table(fixed))
+    console.print(tables.wrong_table(found))
     reached = tables.reach(found, patterns)
     console.print_json(data=reached)
     page = {

@@ -48,6 +48,7 @@ class Figures:
     auc: float  # of the mean share of clones that a pair was given
     steps: dict[int, int]  # how many folds chose a number of steps
     depths: dict[int, int]
+    wrong: dict[str, float]  # by the pair's name: the share of the decisions on it that are wrong, where there are such
 
     @property
     def precision(self) -> float:
@@ -88,14 +89,16 @@ def evaluate(pairs: Sequence[Pair], division: Division, *, steps: Sequence[int],
     columns = [NAMES.index(name) for name in names]
     features = {k: np.array([pair.features[k] for pair in pairs])[:, columns] for k in steps}
     counts: Counter[tuple[bool, bool]] = Counter()
-    chosen_steps, chosen_depths = Counter[int](), Counter[int]()
+    chosen_steps, chosen_depths, wrong = Counter[int](), Counter[int](), Counter[str]()
     total, times = np.zeros(len(pairs)), np.zeros(len(pairs))
     for learned, test in folds(pairs, division):
         half = [pair for pair, used in zip(pairs, learned, strict=True) if used]
         choice = choose({k: rows[learned] for k, rows in features.items()}, clones[learned], originals_held_out(half), names=names)
         rows = features[choice.steps]
         shares = Tree.fit(rows[learned], clones[learned], names=names, depth=choice.depth)(rows[test])
-        counts.update(zip(clones[test].tolist(), (shares > EVEN).tolist(), strict=True))
+        said = shares > EVEN
+        counts.update(zip(clones[test].tolist(), said.tolist(), strict=True))
+        wrong.update(pairs[i].name for i in np.flatnonzero(test)[said != clones[test]])
         chosen_steps[choice.steps] += 1
         chosen_depths[choice.depth] += 1
         total[test] += shares
@@ -110,6 +113,7 @@ def evaluate(pairs: Sequence[Pair], division: Division, *, steps: Sequence[int],
         auc=Quality.of(total / times, clones).auc,
         steps=dict(sorted(chosen_steps.items())),
         depths=dict(sorted(chosen_depths.items())),
+        wrong={name: number / float(times[0]) for name, number in wrong.most_common()},
     )
 
 

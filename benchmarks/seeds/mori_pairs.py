@@ -52,6 +52,11 @@ class Pair:
         """Whether the suspect is one."""
         return self.which.strategy is not None
 
+    @property
+    def name(self) -> str:
+        """The same for every seed."""
+        return f"{self.set}, {self.which.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Size:

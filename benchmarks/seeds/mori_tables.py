@@ -17,6 +17,7 @@ PATTERN: Mapping[str, Callable[[Triple, Triple, Triple], bool]] = {
     "beta smallest for the clone of labels": lambda u, a, b: a[1] < min(u[1], b[1]),
     "gamma smallest for the clone of confidences": lambda u, a, b: b[2] < min(u[2], a[2]),
 }
+WORST = 10  # rows
 RATES = ("precision", "recall", "accuracy", "balanced_accuracy", "false_positive_rate", "auc")
 
 
@@ -89,6 +90,19 @@ def fixed_table(found: Mapping[int, Sequence[Figures]]) -> Table:
             own = [one for one in rows if one.division == division]
             cells += [_percent([one.accuracy for one in own]), _percent([one.auc for one in own])]
         made.add_row(str(k), *cells)
+    return made
+
+
+def wrong_table(found: Sequence[Figures]) -> Table:
+    """The pairs that are judged wrongly most often: shares of the decisions on each, means over seeds."""
+    divisions: tuple[Division, ...] = tuple(PAPER)
+    made = Table("pair", *(f"({division})" for division in divisions), title="judged wrongly most often")
+    shares = {
+        name: [float(np.mean([one.wrong.get(name, 0.0) for one in found if one.division == division])) for division in divisions]
+        for name in sorted({name for one in found for name in one.wrong})
+    }
+    for name in sorted(shares, key=lambda name: -sum(shares[name]))[:WORST]:
+        made.add_row(name, *(f"{share:.0%}" for share in shares[name]))
     return made
 
 

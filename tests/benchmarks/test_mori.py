@@ -109,9 +109,10 @@ def test_the_steps_are_chosen_where_they_say_something() -> None:
     """By the half that trains: with features that tell after 5 steps only, 5 is chosen in every fold, and accuracy is full."""
     found = evaluate(drawn(apart=2), "I", steps=(5, 15))
     assert found.steps == {5: 6}
-    assert (found.accuracy, found.false_positive_rate, found.auc) == (1, 0, 1)
+    assert (found.accuracy, found.false_positive_rate, found.auc, found.wrong) == (1, 0, 1, {})
     noise = evaluate(drawn(apart=2), "I", steps=(15,))
     assert noise.balanced_accuracy < 0.7
+    assert sum(noise.wrong.values()) == pytest.approx(72 * (1 - noise.accuracy))
     assert noise.true_positives + noise.false_negatives + noise.false_positives + noise.true_negatives == 3 * 72
 
 
@@ -121,6 +122,8 @@ def test_tables_show_the_papers_beside_ours() -> None:
     found = [evaluate(pairs, division, steps=(5,)) for division in PAPER]
     assert tables.table_ii(found, seeds=1, title="").row_count == 2 * len(PAPER) + 1
     assert tables.fixed_table({5: found}).row_count == 1
+    assert tables.wrong_table(found).row_count == 0
+    assert tables.wrong_table([evaluate(pairs, division, steps=(15,)) for division in PAPER]).row_count == tables.WORST
     assert tables.steps_table(pairs).row_count == 4
     mnist = [pair for pair in pairs if pair.set == "mnist"]
     assert tables.table_i(mnist, (5, 15)).row_count == 9
