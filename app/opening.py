@@ -54,7 +54,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         metrics.degrades("store", lambda: store.degraded)
         metrics.degraded("quotas", is_degraded=False)
 
-        evidence = await _evidence(settings, metrics)
+        evidence = await _evidence(settings, metrics, key=derive(secret, "evidence"))
         if evidence:
             until_the_end.push_async_callback(asyncio.to_thread, evidence.close)
             metrics.degrades("evidence", lambda: evidence.degraded)
@@ -122,12 +122,13 @@ async def _store(settings: Settings, bundle: Bundle, calibration: Calibration, *
     )
 
 
-async def _evidence(settings: Settings, metrics: Metrics) -> EvidenceWriter | None:
+async def _evidence(settings: Settings, metrics: Metrics, *, key: bytes) -> EvidenceWriter | None:
     if not settings.evidence.enabled:
         return None
     return await asyncio.to_thread(
         EvidenceWriter,
         settings.evidence_path(),
+        key=key,
         retention_seconds=settings.evidence.retention_days * DAY_SECONDS,
         most_bytes=settings.evidence.most_bytes,
         on_kept=metrics.evidence_kept,

@@ -56,10 +56,10 @@ def defence_steps(
     steps["truncation"] = OutputTruncation(
         mode=truncation.mode, top_k=truncation.top_k, decimals=truncation.decimals, labels_only=truncation.labels_only
     )
-    if evidence and watermark.mode is Mode.ENFORCE:
-        steps["evidence"] = RememberWatermarks(evidence, watermark=marks, relabelling=relabelling, model=model)
     if settings.audit.enabled:
         steps["audit"] = Audit(store, on_dropped=on_dropped, on_recorded=on_recorded, required=settings.audit.required)
+    if evidence and watermark.mode is Mode.ENFORCE:
+        steps["evidence"] = RememberWatermarks(evidence, watermark=marks, relabelling=relabelling, model=model)
     return steps
 
 

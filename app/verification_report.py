@@ -1,6 +1,7 @@
 """The report of a verification: one HTML file with a plot and pictures, with nothing loaded from elsewhere, that an owner can hand on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from matplotlib.figure import Figure
 
 from app import data_uris
 from app.calibration_plots import FOREIGN, LINE, OWN
+from app.evidence import Evidence
 from defenses.clone_detection.features import Interval
 from defenses.evidence.attribution import Attribution, one_each
-from defenses.evidence.trigger import Trigger
-from defenses.vocabulary import Bits
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 ACCOUNTS = 30  # shown; verification.json has all
@@ -24,23 +24,28 @@ PICTURES = 24  # of a named account
 def page(
     result: Mapping[str, Any],
     found: Sequence[Attribution],
-    triggers: Mapping[str, Sequence[Trigger]],
+    evidence: Evidence,
     *,
     answers: Mapping[str, int],
-    pixels: Mapping[str, Bits],
     labels: Sequence[str],
 ) -> str:
-    """Make the page of a finished verification, whose JSON is `result`; `answers` and `pixels` are by image digest."""
-    shown = found[:ACCOUNTS]
+    """Make the page of a finished verification, whose JSON is `result`; `answers` are by image digest.
+
+    Only who is accused is called by his name: the page is made to be handed on.
+    """
+    shown = [
+        one if one.named or one.alike else replace(one, client=f"another account ({place})")
+        for place, one in enumerate(found[:ACCOUNTS], start=1)
+    ]
     repeated = {
         one.client: [
             {
-                "uri": data_uris.png(pixels[trigger.image]),
+                "uri": data_uris.png(evidence.pixels(trigger.image)),
                 "honest": labels[trigger.honest],
                 "told": labels[trigger.told],
                 "time": datetime.fromtimestamp(trigger.time, UTC).strftime("%Y-%m-%d %H:%M UTC"),
             }
-            for trigger in one_each(triggers[one.client])
+            for trigger in one_each(evidence.triggers[one.client])
             if answers.get(trigger.image) == trigger.told
         ][:PICTURES]
         for one in found

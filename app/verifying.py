@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from app.evidence import Evidence
+from app.evidence import Evidence, Secrets, copied
 from app.keys import derive, load_or_create
-from app.recognizers import RecognizerError
-from app.settings import SettingsError, read_settings
+from app.recognizers import RecognizerError, alone_in
+from app.recognizers.plans import noted
+from app.settings import Settings, SettingsError, read_settings
 from defenses.evidence.attribution import LEVEL
+from defenses.evidence.null_rate import measured_before
 from defenses.evidence.screening import QUERIES
 
 NEEDED = ("httpx", "matplotlib", "jinja2")
@@ -36,7 +38,8 @@ def verify(
         str | None, typer.Option(metavar="NAME|FILE", help="A null rate that was measured before; default: the bundle's.")
     ] = None,
     committed: Annotated[
-        str | None, typer.Option(metavar="LINK", help="A head of the evidence that was handed out: later triggers do not count.")
+        list[str] | None,
+        typer.Option(metavar="LINK", help="A head of the evidence that was handed out: later triggers accuse nobody. One a vault."),
     ] = None,
     queries: Annotated[int, typer.Option(min=10, help="Most queries to the suspect.")] = QUERIES,
     level: Annotated[float, typer.Option(min=1e-9, max=0.5, help="Share of innocent suspects for which anybody is named.")] = LEVEL,
@@ -52,20 +55,31 @@ def verify(
     from models import bundle as bundles  # noqa: PLC0415, likewise
     from models.manifest import load  # noqa: PLC0415, likewise
 
-    if committed is not None and not re.fullmatch("[0-9a-f]{64}", committed):
-        raise SettingsError("--committed takes a link of 64 hexadecimal digits, as /admin/v1/evidence tells it")
+    for link in committed or ():
+        if not re.fullmatch("[0-9a-f]{64}", link):
+            raise SettingsError("--committed takes a link of 64 hexadecimal digits, as /admin/v1/evidence tells it")
     given: dict[str, Any] = {"state": state, "model": {"bundle": bundle} if bundle else None}
     settings = read_settings(**{name: value for name, value in given.items() if value})
     ours = load(bundles.locate(settings.model.bundle))
-    secret = None
-    if settings.secret is not None or (settings.state / "secret").is_file():
-        secret = derive(load_or_create(settings.state, "secret", settings.secret), "misrecognition")
-    kept = Evidence.read(
-        evidence or [settings.evidence_path()], model=f"{ours.name}@{ours.version}", secret=secret,
-        until=bytes.fromhex(committed) if committed else None,
-    )  # fmt: skip
-    verification = Verification(
-        suspect, tuple(independent or ()), null_rate or ours.name, queries=queries, level=level, seed=seed, by_number=by_number, out=out
-    )
-    typer.echo(verification.run(kept, ours, key=suspect_key, rate=rate))
+    known = None if independent else measured_before(null_rate or ours.name)
+    with alone_in(out):
+        vaults = evidence or [settings.evidence_path()]
+        noted(out, "verification", vaults=[str(vault.resolve()) for vault in vaults])  # their copies are kept here
+        kept = Evidence(
+            copied(vaults, out), model=f"{ours.name}@{ours.version}", secrets=_secrets(settings), labels=len(ours.labels),
+            committed=frozenset(bytes.fromhex(link) for link in committed or ()),
+        )  # fmt: skip
+        verification = Verification(
+            suspect, tuple(independent or ()), known, queries=queries, level=level, seed=seed, by_number=by_number, out=out
+        )
+        with kept:
+            typer.echo(verification.run(kept, ours, key=suspect_key, rate=rate))
     typer.echo(f"report: {out / 'report.html'}, figures: {out / 'verification.json'}", err=True)
+
+
+def _secrets(settings: Settings) -> Secrets | None:
+    """What triggers are checked with, where the secret is at hand."""
+    if settings.secret is None and not (settings.state / "secret").is_file():
+        return None
+    secret = load_or_create(settings.state, "secret", settings.secret)
+    return Secrets(seal=derive(secret, "evidence"), marks=derive(secret, "misrecognition"))

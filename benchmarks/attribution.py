@@ -31,6 +31,7 @@ from benchmarks.publishing import console, data_folder, shown
 from benchmarks.recipe import recipe
 from defenses.evidence.attribution import attribute, one_each
 from defenses.evidence.null_rate import SHIPPED, NullRate
+from defenses.evidence.screening import Triggers
 from models import manifest
 from models.bundle import BUNDLED
 
@@ -67,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ours = manifest.load(BUNDLED / VICTIM)
     model = f"{ours.name}@{ours.version}"
     seen = {
-        rate: Evidence.read([options.out / WIDEST[rate].name / "state" / "evidence.db"], model=model, secret=None, until=None)
+        rate: Evidence([options.out / WIDEST[rate].name / "state" / "evidence.db"], model=model, secrets=None, labels=len(ours.labels))
         for rate in RATES
     }
     answers = {rate: [answered(other, evidence) for other in others.values()] for rate, evidence in seen.items()}
-    null = measured(seen[max(RATES)], answers[max(RATES)], how=how | {"recognizers": list(others)})
+    null = measured(seen[max(RATES)].triggers, answers[max(RATES)], how=how | {"recognizers": list(others)})
     options.null_rate.parent.mkdir(exist_ok=True)
     options.null_rate.write_text(json.dumps(asdict(null), indent=1) + "\n", encoding="utf-8")
-    accused = {rate: [accusations(seen[rate], answers[rate], at) for at in range(len(others))] for rate in RATES}
+    accused = {rate: [accusations(seen[rate].triggers, answers[rate], at) for at in range(len(others))] for rate in RATES}
     rows = [row | verified(theft, folder, null=options.null_rate) for theft, (folder, row) in zip(THEFTS, thefts, strict=True)]
     console.print(table(rows))
     for rate in RATES:
@@ -101,20 +102,20 @@ def independents(*, data: Path, bank: Path, out: Path) -> dict[str, Student]:
 
 def answered(recognizer: Student, evidence: Evidence) -> dict[str, int]:
     """What a recognizer says about every image of the evidence, by digest."""
-    digests = sorted(evidence.pixels)
-    labels = recognizer.probabilities(np.stack([evidence.pixels[digest] for digest in digests])).argmax(axis=1)
+    digests = sorted({one.image for own in evidence.triggers.values() for one in own})
+    labels = recognizer.probabilities(np.stack([evidence.pixels(digest) for digest in digests])).argmax(axis=1)
     return dict(zip(digests, labels.tolist(), strict=True))
 
 
-def measured(evidence: Evidence, answers: Sequence[dict[str, int]], *, how: Row | None = None) -> NullRate:
+def measured(triggers: Triggers, answers: Sequence[dict[str, int]], *, how: Row | None = None) -> NullRate:
     """How often independents name what was told, over all accounts' triggers."""
-    return NullRate.measured([one for own in evidence.triggers.values() for one in one_each(own)], answers, recipe=how)
+    return NullRate.measured([one for own in triggers.values() for one in one_each(own)], answers, recipe=how)
 
 
-def accusations(evidence: Evidence, answers: Sequence[dict[str, int]], at: int) -> list[str]:
+def accusations(triggers: Triggers, answers: Sequence[dict[str, int]], at: int) -> list[str]:
     """Whom one independent gets named, where the null rate is measured on the others."""
     others = [*answers[:at], *answers[at + 1 :]]
-    found = attribute(evidence.triggers, answers[at], independents=measured(evidence, others).highest)
+    found = attribute(triggers, answers[at], independents=measured(triggers, others).highest)
     return [one.client for one in found if one.named]
 
 

@@ -22,6 +22,7 @@ from defenses.evidence.vault import Vault
 from defenses.stores.protocol import StoreError
 
 PAGE = Path(__file__).with_name("ui.html")
+SHOWN_CLIENTS = 100  # with most triggers
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
@@ -93,9 +94,11 @@ async def evidence(request: Request) -> dict[str, Any]:
 
 
 def _evidence(path: Path) -> dict[str, Any]:
-    with Vault(path, read_only=True) as vault:
+    with Vault(path) as vault:
         sequence, link = vault.head()
-        return {"triggers": sequence, "head": link.hex(), "image_bytes": vault.size(), "clients": vault.clients()}
+        triggers, length = vault.size()
+        head = {"sequence": sequence, "link": link.hex()}
+        return {"triggers": triggers, "image_bytes": length, "head": head, "clients": vault.clients(limit=SHOWN_CLIENTS)}
 
 
 @guarded_routes.get("/ui")

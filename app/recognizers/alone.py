@@ -13,7 +13,7 @@ LOCK = "lock"
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Make the folder, and hold it until the end, or until the process dies. Raises RecognizerError where another run holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is kept there are customers' pictures and names
     with (folder / LOCK).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -50,3 +50,12 @@ class NullRate:
         except (OSError, ValueError, TypeError) as error:
             raise NullRateError(f"{path} holds no null rate: {error}") from error
         return made
+
+
+def measured_before(named: str) -> NullRate:
+    """The rate in a file, or the one that ships under this name. Raises NullRateError."""
+    for path in (Path(named), SHIPPED / f"{named}.json"):
+        if path.is_file():
+            return NullRate.load(path)
+    there = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.json"))) or "none"
+    raise NullRateError(f"no null rate {named!r} (there is {there}): give --independent recognizers, as many as you can")

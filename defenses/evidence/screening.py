@@ -61,8 +61,8 @@ def confirm(first: Plan, triggers: Triggers, answers: Mapping[str, int], *, inde
 
     `answers` (image digest -> class id, -1 for a class that is not ours) are those to `first.images`, others are not looked at; `triggers`
     are as for `screen`, `independents` as for `attribute`. Everybody whose screening has p <= 0.2, or else the one with the smallest, gets
-    50 triggers in the order of p while queries last; what is left then goes to the same clients in turn. A first plan that is decisive is
-    returned as it is.
+    50 triggers in the order of p while queries last; what is left then goes to the same clients in turn, and after them to all others in
+    turn. A first plan that is decisive is returned as it is.
     """
     if first.decisive:
         return first
@@ -78,7 +78,9 @@ def confirm(first: Plan, triggers: Triggers, answers: Mapping[str, int], *, inde
     drawn = _drawn({client: rest[client] for client in chosen}, random)
     firm = chain.from_iterable(own[:CONFIRMING] for own in drawn.values())
     more = chain.from_iterable(zip_longest(*(own[CONFIRMING:] for own in drawn.values())))
-    images = list(dict.fromkeys(trigger.image for trigger in chain(firm, more) if trigger))[: first.left]
+    others = _drawn({client: rest[client] for client in ranked if client not in drawn}, random)
+    unlikely = chain.from_iterable(zip_longest(*others.values()))
+    images = list(dict.fromkeys(trigger.image for trigger in chain(firm, more, unlikely) if trigger))[: first.left]
     return Plan(tuple(sorted(images)), first.left - len(images), decisive=True)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from app.evidence import Evidence
 from benchmarks import attribution_thefts
 from benchmarks.attribution import accusations, table, verified
 from benchmarks.attribution_thefts import THEFTS, Theft, stolen
@@ -42,7 +41,6 @@ def test_every_attack_is_tried_at_every_budget_and_rate() -> None:
 def test_an_independent_is_judged_by_the_rate_of_the_others() -> None:
     """Or it would excuse itself: one that names every told label is accused, the others are not."""
     triggers = [seen(number)[0] for number in range(40)]
-    evidence = Evidence({"alice": triggers}, {}, {}, 0, keyed=False)
     honest, clone = ({one.image: label for one in triggers} for label in (3, 5))
-    assert accusations(evidence, [honest, honest, clone], 2) == ["alice"]
-    assert accusations(evidence, [honest, honest, clone], 0) == []
+    assert accusations({"alice": triggers}, [honest, honest, clone], 2) == ["alice"]
+    assert accusations({"alice": triggers}, [honest, honest, clone], 0) == []

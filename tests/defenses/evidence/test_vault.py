@@ -3,20 +3,21 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from defenses.evidence.trigger import Trigger, TriggerError
-from defenses.evidence.vault import GENESIS, Vault
+from defenses.evidence.vault import Vault
 from defenses.stores.protocol import StoreError
-from tests.defenses.evidence.triggers import picture, seen, variant
+from tests.defenses.evidence.triggers import KEY, picture, seen, triggers_of, variant
 
 
 def filled(path: Path, count: int = 6) -> Vault:
     """A vault with triggers of pictures 0 .. count - 1."""
-    vault = Vault(path)
+    vault = Vault(path, key=KEY)
     assert vault.append([seen(number) for number in range(count)]) == count
     return vault
 
@@ -34,13 +35,13 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     with filled(tmp_path / "evidence.db"):
         pass
     assert (tmp_path / "evidence.db").stat().st_mode & 0o777 == 0o600
-    with Vault(tmp_path / "evidence.db", read_only=True) as vault:
-        triggers = vault.triggers()
+    with Vault(tmp_path / "evidence.db") as vault:
+        triggers = triggers_of(vault)
         assert triggers == [seen(number)[0] for number in range(6)]
         for number, trigger in enumerate(triggers):
-            pixels = vault.pixels(trigger)
+            pixels = vault.pixels(trigger.image)
             assert pixels is not None and np.array_equal(pixels, picture(number))
-        assert vault.clients() == {"alice": 6} and vault.size() > 0
+        assert vault.clients(limit=5) == {"alice": 6} and vault.size()[0] == 6 and vault.size()[1] > 0
 
 
 def test_one_neighbourhood_is_one_trigger_of_a_client(tmp_path: Path) -> None:
@@ -50,7 +51,8 @@ def test_one_neighbourhood_is_one_trigger_of_a_client(tmp_path: Path) -> None:
         head = vault.head()
         assert vault.append([(trigger, pixels), variant(trigger, 9)]) == 0 and vault.head() == head
         assert vault.append([seen(0, client="bob")]) == 1
-        assert vault.clients() == {"alice": 1, "bob": 1}
+        assert vault.clients(limit=1) == {"alice": 1} and vault.clients(limit=5) == {"alice": 1, "bob": 1}
+        assert vault.append([(replace(trigger, told=7), pixels)]) == 1  # the policy has changed: another label is another trigger
 
 
 EDITS: dict[str, tuple[str, tuple[object, ...]]] = {
@@ -69,45 +71,66 @@ def test_an_edit_breaks_the_chain(tmp_path: Path, edit: str) -> None:
     statement, values = EDITS[edit]
     edited(tmp_path / "evidence.db", statement, *values)
     with Vault(tmp_path / "evidence.db") as vault, pytest.raises(StoreError, match=r"trigger \d does not fit the chain"):
-        vault.triggers()
+        vault.kept()
 
 
-def test_what_was_invented_later_is_not_under_an_earlier_head(tmp_path: Path) -> None:
-    """Up to a head that was handed out, the triggers are those of that day; a vault that was made anew does not have it."""
+def test_who_does_not_know_the_secret_can_add_nothing(tmp_path: Path) -> None:
+    """A chain can be continued by anybody who can write the file; a seal can't be made."""
+    path = tmp_path / "evidence.db"
+    filled(path, 3).close()
+    with Vault(path, key=b"another key, of whoever can write the file") as forger:
+        forger.append([seen(7, client="enemy")])
+    with Vault(path) as vault:
+        assert len(vault.kept()) == 4  # the chain alone is whole
+        with pytest.raises(StoreError, match="trigger 4 is not sealed with our secret"):
+            vault.kept(key=KEY)
+
+
+def test_a_copy_is_the_vault_of_one_moment(tmp_path: Path) -> None:
+    """Everything is in it, for its owner alone, and it does not grow with the vault."""
     with filled(tmp_path / "evidence.db", 3) as vault:
-        _, head = vault.head()
+        vault.copy_to(tmp_path / "copy.db")
         vault.append([seen(7)])
-        assert [trigger.request_id for trigger in vault.triggers(until=head)] == ["q0", "q1", "q2"]
-        assert len(vault.triggers()) == 4 and vault.triggers(until=GENESIS) == []
-    with Vault(tmp_path / "anew.db") as forged:
-        forged.append([seen(number, client="bob") for number in range(3)])
-        with pytest.raises(StoreError, match="no trigger has the link"):
-            forged.triggers(until=head)
+        with Vault(tmp_path / "copy.db") as copy:
+            assert [one.link for one in copy.kept(key=KEY)] == [one.link for one in vault.kept()[:3]]
+            assert copy.images() < vault.images()
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_picture_that_was_cleared_away_comes_back_with_the_next_answer(tmp_path: Path) -> None:
+    """The trigger stays the one that was committed to."""
+    with filled(tmp_path / "evidence.db", 2) as vault:
+        head = vault.head()
+        vault.forget(before=0.0, most_bytes=0)
+        assert vault.images() == frozenset()
+        trigger, pixels = seen(1)
+        assert vault.append([(trigger, pixels)]) == 0 and vault.head() == head
+        assert vault.images() == {trigger.image}
 
 
 def test_another_picture_is_not_taken_for_the_one_that_was_committed_to(tmp_path: Path) -> None:
     """A picture is its digest's or it is none."""
     with filled(tmp_path / "evidence.db", 2) as vault:
-        first, second = vault.triggers()
+        first, second = triggers_of(vault)
         edited(
             tmp_path / "evidence.db", "UPDATE images SET file = (SELECT file FROM images WHERE digest = ?) WHERE digest = ?",
             bytes.fromhex(first.image), bytes.fromhex(second.image),
         )  # fmt: skip
         with pytest.raises(StoreError, match="is not the one that was committed to"):
-            vault.pixels(second)
+            vault.pixels(second.image)
         edited(tmp_path / "evidence.db", "UPDATE images SET file = ? WHERE digest = ?", b"\x89PNG", bytes.fromhex(second.image))
         with pytest.raises(StoreError, match="can't be read"):
-            vault.pixels(second)
+            vault.pixels(second.image)
 
 
 def test_what_is_too_old_is_forgotten_and_the_chain_stays_whole(tmp_path: Path) -> None:
     """Client, image and label go, the commitment stays: what comes after can still be checked."""
     with filled(tmp_path / "evidence.db") as vault:
         _, head = vault.head()
-        first = vault.triggers()[0]
+        first = triggers_of(vault)[0]
         vault.forget(before=4.0, most_bytes=2**30)
-        assert [trigger.request_id for trigger in vault.triggers(until=head)] == ["q4", "q5"]
-        assert vault.pixels(first) is None and vault.clients() == {"alice": 2}
+        assert [trigger.request_id for trigger in triggers_of(vault)] == ["q4", "q5"] and vault.kept()[-1].link == head
+        assert vault.pixels(first.image) is None and vault.clients(limit=5) == {"alice": 2}
         assert vault.append([seen(0)]) == 1  # told again, it is evidence again
     assert b"q0" not in vacuumed(tmp_path / "evidence.db", keep="q4")
 
@@ -129,23 +152,25 @@ def test_nobody_pushes_another_clients_evidence_out(tmp_path: Path) -> None:
     """Above the size that is allowed, who has most loses the oldest images; triggers stay committed to."""
     with filled(tmp_path / "evidence.db", 4) as vault:
         vault.append([seen(number, client="flood") for number in range(10, 60)])
-        most = vault.size() // 3
+        most = vault.size()[1] // 3
         vault.forget(before=0.0, most_bytes=most)
-        assert 0.5 * most < vault.size() <= most
+        assert 0.5 * most < vault.size()[1] <= most
+        images = vault.images()
         kept = {
-            client: [t.request_id for t in vault.triggers() if t.client == client and vault.pixels(t) is not None]
-            for client in vault.clients()
+            client: [t.request_id for t in triggers_of(vault) if t.client == client and t.image in images] for client in ("alice", "flood")
         }
-        assert len(kept["alice"]) == 4 and 0 < len(kept["flood"]) < 50 and kept["flood"][-1] == "q59"
+        assert len(kept["alice"]) == 4 and 0 < len(kept["flood"]) < 50
+        ages = [int(request[1:]) for request in kept["flood"]]
+        assert min(ages) < 30 and max(ages) > 40  # of every age some: old answers can't be buried under new ones
         vault.forget(before=0.0, most_bytes=0)
-        assert vault.size() == 0 and len(vault.triggers()) == 54
+        assert vault.size() == (54, 0)
 
 
 def test_replicas_share_a_vault(tmp_path: Path) -> None:
     """Two processes' worth of writers: one chain, nothing lost, nothing twice."""
 
     def write(client: str) -> None:
-        with Vault(tmp_path / "evidence.db") as vault:
+        with Vault(tmp_path / "evidence.db", key=KEY) as vault:
             for number in range(40):
                 vault.append([seen(number, client=client)])
 
@@ -155,7 +180,7 @@ def test_replicas_share_a_vault(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     with Vault(tmp_path / "evidence.db") as vault:
-        assert vault.clients() == {"alice": 40, "bob": 40, "carol": 40} and len(vault.triggers()) == 120
+        assert vault.clients(limit=5) == {"alice": 40, "bob": 40, "carol": 40} and len(vault.kept(key=KEY)) == 120
 
 
 def edited_version(path: Path) -> None:

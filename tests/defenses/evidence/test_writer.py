@@ -20,15 +20,15 @@ from defenses.truncation import OutputTruncation
 from defenses.vocabulary import Case, Mode
 from defenses.watermark import Watermark
 from tests.defenses.cases import case_of
+from tests.defenses.evidence.triggers import KEY, triggers_of
 
 pytestmark = pytest.mark.anyio
-NAMED = {"secret": b"s" * 32, "model": "m@1"}
 
 
 @contextmanager
 def writing(path: Path, **options: object) -> Iterator[EvidenceWriter]:
     """A writer that is closed at the end."""
-    made = EvidenceWriter(path, **({"retention_seconds": 1e12, "most_bytes": 2**30} | options))  # type: ignore[arg-type]
+    made = EvidenceWriter(path, key=KEY, **({"retention_seconds": 1e12, "most_bytes": 2**30} | options))  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -53,8 +53,8 @@ async def answered(case: Case, evidence: EvidenceWriter, *, rate: float, alterat
 
 def kept(path: Path) -> list[Trigger]:
     """What the vault holds."""
-    with Vault(path, read_only=True) as vault:
-        return vault.triggers()
+    with Vault(path) as vault:
+        return triggers_of(vault)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -141,3 +141,38 @@ async def test_the_writer_forgets(tmp_path: Path) -> None:
         until(lambda: len(kept(path)) == 5)
         now[0] += 1_002.5  # the case's queries came a second apart
         until(lambda: len(kept(path)) == 2)
+
+
+async def test_asking_again_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the time that a thousandth answer takes would tell that it is marked: what was told is worked out and written once."""
+    worked_out: list[str] = []
+    own = writer.Marked.trigger
+
+    def noted(marked: writer.Marked) -> Trigger | None:
+        worked_out.append(marked.query.id)
+        return own(marked)
+
+    monkeypatch.setattr(writer.Marked, "trigger", noted)
+    path = tmp_path / "evidence.db"
+    counted: list[int] = []
+    with writing(path, on_kept=counted.append) as evidence:
+        for _ in range(20):
+            await answered(case_of(5), evidence, rate=1.0)
+    assert len(worked_out) == 5 == sum(counted)
+
+
+async def test_one_answer_that_cannot_be_worked_out_does_not_end_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised is said, degraded, and tried again."""
+    path = tmp_path / "evidence.db"
+    counted: list[int] = []
+    own = writer.Marked.trigger
+
+    def broken(_: writer.Marked) -> Trigger:
+        raise ValueError("nobody expected this")
+
+    with writing(path, on_kept=counted.append) as evidence:
+        monkeypatch.setattr(writer.Marked, "trigger", broken)
+        await answered(case_of(5), evidence, rate=1.0)
+        until(lambda: evidence.degraded)
+        monkeypatch.setattr(writer.Marked, "trigger", own)
+        until(lambda: sum(counted) == 5)

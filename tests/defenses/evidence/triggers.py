@@ -6,7 +6,15 @@ from dataclasses import replace
 import numpy as np
 
 from defenses.evidence.trigger import Trigger
+from defenses.evidence.vault import Vault
 from defenses.vocabulary import Bits
+
+KEY = b"the key that seals"
+
+
+def triggers_of(vault: Vault) -> list[Trigger]:
+    """What is not forgotten."""
+    return [one.trigger for one in vault.kept(key=KEY) if one.trigger]
 
 
 def picture(seed: int) -> Bits:
