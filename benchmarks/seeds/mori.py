@@ -4,8 +4,9 @@
 labels and confidences (b), and strangers: 72 pairs. The number of bisection steps, which the paper does not state and which decides,
 is chosen with the tree's depth by cross-validation within the half that trains, never on the half that tests.
 
-Estimated from the time of an epoch: at most half an hour on 2 idle cores, nearly all of it for 26 MLPs. What was finished is kept in
---out, and what was interrupted goes on with the same command. --table-1 stops after the pairs of Table I, some two minutes a seed.
+A seed takes some 12 minutes of CPU time, most of it for 26 MLPs: the first was finished after 18 minutes on 2 cores that other
+trainings kept busy. What was finished is kept in --out, and what was interrupted goes on with the same command. --table-1 stops after
+the pairs of Table I, a minute a seed.
 """
 
 import argparse
