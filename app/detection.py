@@ -74,7 +74,12 @@ class Detection:
                 progress.reset(bars["owner"], visible=True, description="asking ours")
                 progress.reset(bars["suspect"], total=2 * count, visible=True, description="asking the suspect")
                 judge, features = self._compared(
-                    original, suspect, pool, known=known, on_steps=lambda steps: progress.update(bars["owner"], total=(3 + steps) * count)
+                    original,
+                    suspect,
+                    pool,
+                    known=known,
+                    ours=mine.manifest.name if mine else original.model,
+                    on_steps=lambda steps: progress.update(bars["owner"], total=(3 + steps) * count),
                 )
                 queries = {"owner": original.queries, "suspect": suspect.queries}
             return self._written(known, judge=judge, features=features, found={"queries": queries, "plan": plan})
@@ -104,19 +109,19 @@ class Detection:
         return said(verdict, features)
 
     def _compared(
-        self, original: Asked, suspect: Asked, pool: Images, *, known: Bank, on_steps: Callable[[int], None]
+        self, original: Asked, suspect: Asked, pool: Images, *, known: Bank, ours: str, on_steps: Callable[[int], None]
     ) -> tuple[Judge, Features]:
         """Ask both. What the suspect tells about images at random decides by which features it is judged, and so how near the rest is."""
         random, count = np.random.default_rng(self.seed), len(pool) // 3
         far = random_sample(original, pool[2 * count :], random=random, count=count)
         wide = suspect(far.inputs)
         silent = far.original.confidences is None or wide.confidences is None
-        judge = Judge.of(known, names=ALL_LABELS_ONLY if silent else ALL)
+        judge = Judge.of(known, names=ALL_LABELS_ONLY if silent else ALL, original=ours)
         on_steps(judge.choice.steps)
         near = boundary_sample(original, pool[: 2 * count], random=random, count=count, steps=judge.choice.steps)
         features = compare(suspect(near.inputs), wide, near=near, far=far)
         if features.names != judge.tree.names:  # whoever tells scores of some images only
-            judge = Judge.of(known, names=features.names, steps=judge.choice.steps)
+            judge = Judge.of(known, names=features.names, steps=judge.choice.steps, original=ours)
         if not self.by_number and not original.classes.keys() & suspect.classes.keys():
             theirs = ", ".join(sorted(suspect.classes.values())[:3])
             hint = f"ours never named a class as the suspect does ({theirs} ...): if the classes have the same numbers, give --by-number"

@@ -1,6 +1,7 @@
 """The report of a detection: one HTML file with plots, with nothing loaded from elsewhere, that an owner can hand on."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,29 @@ AXES = {"gamma": "gamma: squared difference of confidences", "delta": "delta: sa
 
 def page(result: Mapping[str, Any], bank: Bank, *, judge: Judge, features: Features, verdict: Verdict) -> str:
     """Make the page of a finished detection, whose JSON is `result`."""
-    known, clones = bank.features(judge.choice.steps), bank.clones
+    clones = bank.clones
+    known = bank.features(judge.choice.steps) if judge.strangers is None else bank.relative(judge.choice.steps)
+    placed = as_judged(features, judge)
     rows = [
-        (name, MEANINGS[name], getattr(features, name), _range(column[~clones]), _range(column[clones]))
+        (name, MEANINGS[name], getattr(features, name), getattr(placed, name), _range(column[~clones]), _range(column[clones]))
         for name, column in zip(ALL, known.T, strict=True)
     ]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         result=result, verdict=verdict, features=features, rows=rows, judge=judge,
         counts={"independents": int((~clones).sum()), "clones": int(clones.sum()), "models": len(bank.models)},
-        plots={"where": where(known, clones, features), "each": each(known, clones, features)},
+        plots={"where": where(known, clones, placed), "each": each(known, clones, placed)},
     )  # fmt: skip
+
+
+def as_judged(features: Features, judge: Judge) -> Features:
+    """The features with their intervals in the judge's units."""
+    found = {name: getattr(features, name) for name in ALL}
+    ends = [judge.placed(np.array([getattr(one, end) if one else np.nan for one in found.values()])) for end in ("value", "low", "high")]
+    intervals: dict[str, Any] = {
+        name: one and Interval(*(float(end[place]) for end in ends)) for place, (name, one) in enumerate(found.items())
+    }
+    return replace(features, **intervals)
 
 
 def where(known: NDArray[np.float64], clones: NDArray[np.bool_], features: Features) -> str:

@@ -2,7 +2,8 @@
 
 Twelve recognizers of CIFAR-10 that know nothing of each other, 132 ordered pairs, and 24 clones stolen from four of them over HTTP with
 Tiny-ImageNet images. Near an original's boundary and at random, every suspect is asked about crops of scikit-image's photographs, as
-`cloneguard detect` asks. The number of bisection steps and the tree are chosen with architectures held out.
+`cloneguard detect` asks. The bundle that ships is one more original, so that its suspects are compared with its own independents. The
+number of bisection steps and the tree are chosen with architectures held out.
 
 Hours on 2 cores, minutes with a GPU; what was finished is kept in --out, and what was interrupted goes on with the same command. Every
 answer is kept in --out/answers, so that features can be computed from them again.
@@ -19,7 +20,7 @@ from rich.table import Table
 from app.recognizers.images import BUILTIN, images_to_ask
 from benchmarks.bank_answers import measured
 from benchmarks.bank_clones import Theft, planned, stolen
-from benchmarks.bank_recognizers import INDEPENDENTS, SIZE, TASK, Network, bundled, trained
+from benchmarks.bank_recognizers import INDEPENDENTS, SIZE, TASK, Network, Served, bundled, trained
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
 from defenses.clone_detection.bank import BANKS, Bank, Model
@@ -27,6 +28,9 @@ from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY,
 from defenses.clone_detection.recognizer import Recognizer
 from defenses.clone_detection.sampling import COUNT
 from defenses.clone_detection.verdict import Judge
+from models import bundle as bundles
+from models.bundle import locate
+from models.manifest import load
 
 STOLEN = INDEPENDENTS[:4]  # one of each architecture
 
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     asked = images_to_ask(BUILTIN, count=3 * options.count, size=SIZE, seed=0)  # as `cloneguard detect` asks, and no thief did
     rows = []
-    for name, original in recognizers.items():
+    for name, original in {**recognizers, TASK: Served(bundles.load(TASK))}.items():
         suspects = {other: one for other, one in recognizers.items() if other != name}
         suspects |= {theft.name: clones[theft.name] for theft in thefts if theft.original.name == name}
         with console.status(f"{name}: {len(suspects)} suspects"):
@@ -65,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def models(thefts: Sequence[Theft], out: Path) -> dict[str, Model]:
     """What is known of every model, from the recipes beside them."""
-    known = {
+    manifest = load(locate(TASK))
+    known = {TASK: Model(manifest.recipe["architecture"], recipe={"version": manifest.version, "accuracy": manifest.measured["test_top1"]})}
+    known |= {
         one.name: Model(one.architecture, recipe=json.loads((out / "independents" / one.name / "recipe.json").read_bytes()))
         for one in INDEPENDENTS
     }
@@ -81,7 +87,7 @@ def table(bank: Bank) -> Table:
         "features", "steps", "depth", "balanced accuracy", "false-positive rate", "at most (95%)", "missed", "AUC", title=bank.task
     )
     for names in (ALL, NAMES, ALL_LABELS_ONLY, LABELS_ONLY):
-        judge = Judge.of(bank, names=names)
+        judge = Judge.of(bank, names=names, original=TASK)
         quality = judge.choice.quality
         rates = (quality.balanced_accuracy, quality.false_positive_rate, judge.at_most, 1 - quality.true_positive_rate, quality.auc)
         made.add_row(", ".join(names), str(judge.choice.steps), str(judge.choice.depth), *(f"{rate:.1%}" for rate in rates))

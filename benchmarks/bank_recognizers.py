@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax  # type: ignore[import-untyped]  # ships no types
 
 from attacker_client import students
 from attacker_client.export import export
@@ -21,10 +22,12 @@ from attacker_client.training import StudentTrainer
 from attacker_client.transfer_set import TransferSet
 from defenses.clone_detection.recognizer import Answers, Inputs
 from models import datasets
+from models.bundle import Bundle
 from models.manifest import FILE
 from models.packaging import make_bundle
 
 TASK, SIZE = "cifar10", 32
+BATCH = 128
 ARCHITECTURES = ("small", "lenet", "vgg8", "patch-resnet")
 SEEDS = (0, 1, 2)
 
@@ -57,6 +60,20 @@ class Network:
     def __call__(self, inputs: Inputs) -> Answers:
         """Answer a batch."""
         probabilities = self.student.probabilities(inputs)
+        return Answers(probabilities.argmax(axis=1), probabilities.max(axis=1).clip(0, 1).astype(np.float64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """A bundle as clone detection asks it."""
+
+    bundle: Bundle
+
+    def __call__(self, inputs: Inputs) -> Answers:
+        """Answer a batch."""
+        probabilities = softmax(
+            np.concatenate([self.bundle.logits(inputs[at : at + BATCH]) for at in range(0, len(inputs), BATCH)]), axis=1
+        )
         return Answers(probabilities.argmax(axis=1), probabilities.max(axis=1).clip(0, 1).astype(np.float64))
 
 

@@ -18,6 +18,10 @@ Folds = Sequence[tuple[Bools, Bools]]  # rows to learn from and rows to test, (n
 Values = tuple[float, float, float, float]  # alpha, beta, gamma, delta
 
 
+FEWEST_STRANGERS = 5  # independents that a spread is taken of
+SMALLEST_SPREAD = 1e-3  # of a thousand inputs
+
+
 class BankError(ValueError):
     """A bank is damaged, or too small for what is asked of it."""
 
@@ -92,6 +96,24 @@ class Bank:
         """(n, 4): alpha, beta, gamma and delta of all rows after so many steps."""
         return np.array([row.features[steps] for row in self.rows], dtype=np.float64).reshape(-1, len(ALL))
 
+    def strangers(self, original: str, steps: int, *, but: str = "") -> NDArray[np.float64]:
+        """(m, 4): the features of an original's independents, all or all `but` one."""
+        own = [
+            row.features[steps] for row in self.rows
+            if row.original == original and row.suspect != but and self.models[row.suspect].clone_of != original
+        ]  # fmt: skip
+        return np.array(own, dtype=np.float64).reshape(-1, len(ALL))
+
+    def knows(self, original: str) -> bool:
+        """Whether enough independents of this original, and of all others, were measured to say how far from them a suspect stands."""
+        originals = {row.original for row in self.rows}
+        return original in originals and all(len(self.strangers(one, self.steps[0])) > FEWEST_STRANGERS for one in originals)
+
+    def relative(self, steps: int) -> NDArray[np.float64]:
+        """(n, 4): of all rows, how far the suspect stands from its original's independents; an independent from the others."""
+        rows = [scaled(np.array(row.features[steps]), self.strangers(row.original, steps, but=row.suspect)) for row in self.rows]
+        return np.array(rows, dtype=np.float64).reshape(-1, len(ALL))
+
     def architectures_held_out(self) -> Folds:
         """Folds in which no model of a tested row shares an architecture with any model of a row that was learned from.
 
@@ -105,6 +127,15 @@ class Bank:
                 raise BankError(f"without {' and '.join(sorted(held_out))} no clones or no independents are left: add architectures")
             folds.append((learned, np.array([kind == held_out for kind in kinds], dtype=np.bool_)))
         return folds
+
+
+def scaled(values: NDArray[np.float64], strangers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Features (..., 4) in standard deviations from the mean of an original's independents (m, 4).
+
+    How much recognizers agree with an original at all hangs on the original: what is much for one is little for another.
+    """
+    made: NDArray[np.float64] = (values - strangers.mean(axis=0)) / np.maximum(strangers.std(axis=0), SMALLEST_SPREAD)
+    return made
 
 
 def locate(named: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta  # type: ignore[import-untyped]  # ships no types
 
-from defenses.clone_detection.bank import Bank, Bools
+from defenses.clone_detection.bank import Bank, Bools, scaled
 from defenses.clone_detection.choosing import EVEN, Choice, choose
 from defenses.clone_detection.features import ALL, Features
 from defenses.clone_detection.tree import Tree
@@ -57,16 +57,20 @@ class Judge:
     tree: Tree
     folds: tuple[Held, ...]
     at_most: float
+    strangers: NDArray[np.float64] | None = None  # (m, 4), of the original's independents
 
     @classmethod
-    def of(cls, bank: Bank, *, names: Sequence[str] = ALL, steps: int | None = None) -> Self:
+    def of(cls, bank: Bank, *, names: Sequence[str] = ALL, steps: int | None = None, original: str = "") -> Self:
         """Learn from a bank; `names` are the features to judge by: alpha and delta, where the suspect tells labels only.
 
-        `steps` keeps to one number of steps, if the suspect was asked already. Raises BankError, and RuntimeError without scikit-learn.
+        Where the bank knows independents of the `original`, suspects are judged by how far they stand from these, else by features as
+        they are. `steps` keeps to one number of steps, if the suspect was asked already. Raises BankError, and RuntimeError without
+        scikit-learn.
         """
         columns = [ALL.index(name) for name in names]
         clones, folds = bank.clones, bank.architectures_held_out()
-        features = {k: bank.features(k)[:, columns] for k in ((steps,) if steps else bank.steps)}
+        known = bank.knows(original)
+        features = {k: (bank.relative(k) if known else bank.features(k))[:, columns] for k in ((steps,) if steps else bank.steps)}
         choice = choose(features, clones, folds, names=names)
         rows = features[choice.steps]
         held, said = [], np.zeros(len(clones), dtype=np.bool_)
@@ -76,13 +80,18 @@ class Judge:
             held.append(Held(tree, _scores(tree, rows[test & ~clones])))
         pairs = [(row.original, row.suspect) for row, clone in zip(bank.rows, clones, strict=True) if not clone]
         bound = upper_bound(said[~clones], pairs, random=np.random.default_rng(0))
-        return cls(choice, Tree.fit(rows, clones, names=names, depth=choice.depth), tuple(held), bound)
+        strangers = bank.strangers(original, choice.steps) if known else None
+        return cls(choice, Tree.fit(rows, clones, names=names, depth=choice.depth), tuple(held), bound, strangers)
+
+    def placed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Features (..., 4) as the judge looks at them: as they are, or in standard deviations from the original's independents."""
+        return values if self.strangers is None else scaled(values, self.strangers)
 
     def __call__(self, features: Features, *, level: float = LEVEL) -> Verdict:
         """Judge a suspect from its features, measured after `choice.steps` steps."""
         assert set(self.tree.names) <= set(features.names), (features.names, self.tree.names)
         assert features.steps == self.choice.steps, "alpha and gamma mean something else after another number of steps"
-        row = features.vector(self.tree.names)[None]
+        row = self.placed(_every(features))[None, [ALL.index(name) for name in self.tree.names]]
         share, value = float(self.tree(row)[0]), self.p_value(row)
         n, quality = sum(len(one.independents) for one in self.folds), self.choice.quality
         messages = [features.message] if features.message else []
@@ -131,6 +140,11 @@ def upper_bound(false: Bools, pairs: Sequence[tuple[str, str]], *, random: np.ra
     hits = float(false.mean()) * len(names)
     exact = 1.0 if hits >= len(names) else float(beta.ppf(CONFIDENCE, hits + 1, len(names) - hits))
     return max(exact, float(np.quantile(rates, CONFIDENCE)) if len(rates) else 1.0)
+
+
+def _every(features: Features) -> NDArray[np.float64]:
+    """(4,); NaN for what was not told, which no tree looks at."""
+    return np.array([np.nan if one is None else one.value for one in (getattr(features, name) for name in ALL)])
 
 
 def _scores(tree: Tree, rows: NDArray[np.float64]) -> Scores:

@@ -111,3 +111,40 @@ def test_too_few_architectures_are_said() -> None:
     alike = replace(known, models={name: Model("round", model.clone_of) for name, model in known.models.items()})
     with pytest.raises(BankError, match="add architectures"):
         Judge.of(alike)
+
+
+def shifted(known: Bank) -> tuple[Bank, dict[str, np.ndarray]]:
+    """A bank whose originals differ from each other by far more than clones differ from independents."""
+    random = np.random.default_rng(3)
+    shifts = {name: random.normal(0, 0.5, len(ALL)) for name in known.models}
+    rows = tuple(
+        replace(row, features={k: tuple((np.array(values) + shifts[row.original]).tolist()) for k, values in row.features.items()})
+        for row in known.rows
+    )
+    return replace(known, rows=rows), shifts
+
+
+def test_a_suspect_is_compared_with_its_originals_own_independents() -> None:
+    """What is much for one original is little for another: only by how far they stand from these are clones told."""
+    known, shifts = shifted(bank(apart=8))
+    alone, own = Judge.of(known, steps=5), Judge.of(known, steps=5, original="m3")
+    assert own.choice.quality.balanced_accuracy > 0.95
+    assert alone.choice.quality.balanced_accuracy < 0.8
+    clone, stranger = (np.array(values) + shifts["m3"] for values in ((0.66, 0.14, 0.14, 0.56), MIDDLE))
+    assert own(features(*clone)).consistent and not own(features(*stranger)).consistent
+
+
+def test_independents_stand_about_nowhere() -> None:
+    """Each is measured against the others: mean 0 and a spread of about 1, whatever its original; clones stand far off."""
+    known, _ = shifted(bank(apart=8))
+    placed = known.relative(5)
+    assert np.abs(placed[~known.clones].mean(axis=0)).max() < 0.2 and placed[~known.clones].std(axis=0) == pytest.approx(1.2, abs=0.3)
+    assert (np.abs(placed[known.clones].mean(axis=0)) > 5).all()
+
+
+def test_an_original_that_the_bank_does_not_know_is_judged_by_features_as_they_are() -> None:
+    """Nor is one of which too few independents were measured."""
+    known = bank(apart=8)
+    assert known.knows("m3") and not known.knows("theirs") and not bank(apart=8, models=5).knows("m3")
+    assert Judge.of(known, original="theirs").strangers is None
+    assert Judge.of(known, original="theirs")(features(*MIDDLE)) == Judge.of(known)(features(*MIDDLE))
