@@ -52,9 +52,9 @@ class Theft:
 
 
 THEFTS = (
-    *(Theft(rate, attack, budget) for rate in reversed(RATES) for budget in reversed(BUDGETS) for attack in ATTACKS),
-    *(Theft(rate, "sybil:standard", 20_000, accounts=2) for rate in reversed(RATES)),
-    Theft(0.02, "standard", 20_000, recipe="fast"),
+    *(Theft(rate, attack, budget) for budget in reversed(BUDGETS) for rate in reversed(RATES) for attack in ATTACKS),
+    Theft(0.02, "sybil:standard", 10_000, accounts=2),
+    Theft(0.02, "standard", 5_000, recipe="fast"),
 )
 
 
