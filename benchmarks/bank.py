@@ -24,6 +24,7 @@ from benchmarks.bank_recognizers import INDEPENDENTS, SIZE, TASK, Network, Serve
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
 from defenses.clone_detection.bank import BANKS, Bank, Model
+from defenses.clone_detection.choosing import EVEN, out_of_fold
 from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY, NAMES
 from defenses.clone_detection.recognizer import Recognizer
 from defenses.clone_detection.sampling import COUNT
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bank = Bank(TASK, sampler, models(thefts, out), tuple(rows))
     bank.save(options.json)
     console.print(table(bank))
+    console.print(by_theft(bank))
     console.print(f"written to {options.json}", soft_wrap=True)
 
 
@@ -91,6 +93,23 @@ def table(bank: Bank) -> Table:
         quality = judge.choice.quality
         rates = (quality.balanced_accuracy, quality.false_positive_rate, judge.at_most, 1 - quality.true_positive_rate, quality.auc)
         made.add_row(", ".join(names), str(judge.choice.steps), str(judge.choice.depth), *(f"{rate:.1%}" for rate in rates))
+    return made
+
+
+def by_theft(bank: Bank) -> Table:
+    """Which clones are found by all features, by how they were stolen, by trees that know neither architecture of the pair."""
+    judge, folds = Judge.of(bank, original=TASK), bank.architectures_held_out()
+    rows = bank.features(judge.choice.steps) if judge.strangers is None else bank.relative(judge.choice.steps)
+    shares = out_of_fold(rows, bank.clones, folds, names=ALL, depth=judge.choice.depth)
+    made = Table("attack", "told", "clones", "found", "fidelity to the original", title=f"{bank.task}: clones found")
+    thefts: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+    for row, share, clone in zip(bank.rows, shares.tolist(), bank.clones.tolist(), strict=True):
+        if clone:
+            how = bank.models[row.suspect].recipe
+            thefts.setdefault((how["attack"], how["told"]), []).append((share > EVEN, how["fidelity"]["value"]))
+    for (attack, told), found in sorted(thefts.items()):
+        fidelities = [fidelity for _, fidelity in found]
+        made.add_row(attack, told, str(len(found)), str(sum(hit for hit, _ in found)), f"{min(fidelities):.0%} to {max(fidelities):.0%}")
     return made
 
 

@@ -23,12 +23,16 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from benchmarks.bank import by_theft
+from benchmarks.bank import table as bank_table
+from benchmarks.bank_recognizers import TASK
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
 from benchmarks.seeds import mori_tables as tables
 from benchmarks.seeds.mori_divisions import PAPER, Division, Figures, evaluate
 from benchmarks.seeds.mori_features import SETS, SetName, features
 from benchmarks.seeds.mori_pairs import ALL, STEPS, TABLE_I, Pair, Size, measured
+from defenses.clone_detection.bank import Bank, shipped
 from defenses.clone_detection.features import LABELS_ONLY
 from defenses.clone_detection.sampling import STEPS as DEFAULT_STEPS
 
@@ -64,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(tables.wrong_table(found))
     reached = tables.reach(found, patterns)
     console.print_json(data=reached)
+    real = Bank.load(shipped(TASK))  # the same on real image recognizers, from the bank that ships; `benchmarks.bank` makes it
+    console.print(bank_table(real))
+    console.print(by_theft(real))
     page = {
         "recipe": how,
         "reach": reached,

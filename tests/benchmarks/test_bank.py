@@ -1,5 +1,6 @@
 """The bank in small: who is stolen how, and that what was measured is not measured again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,16 @@ import pytest
 
 from attacker_client import students
 from attacker_client.export import export
-from benchmarks.bank import STOLEN
+from benchmarks.bank import STOLEN, by_theft
 from benchmarks.bank_answers import STEPS, Kept, measured
 from benchmarks.bank_clones import planned
 from benchmarks.bank_recognizers import ARCHITECTURES, INDEPENDENTS, Network, labelled
+from defenses.clone_detection.bank import Model
 from defenses.clone_detection.features import ALL, compare
 from defenses.clone_detection.recognizer import Answers, Counted, Inputs
 from defenses.clone_detection.sampling import boundary_sample, random_sample
 from models.packaging import make_bundle
+from tests.defenses.clone_detection.squares import bank
 
 
 def by_brightness(limit: float) -> Counted:
@@ -91,3 +94,14 @@ def test_true_classes_are_a_transfer_set() -> None:
     made = labelled(np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 2, 1, 2]))
     assert made.classes == 3 and (made.weights == 1).all()
     assert made.targets(hard=True).argmax(axis=1).tolist() == [0, 2, 1, 2]
+
+
+def test_clones_are_counted_by_how_they_were_stolen() -> None:
+    """Far from all independents every one is found; as like to them as these to each other, hardly any."""
+    for apart, found in ((8, "24"), (0, None)):
+        drawn = bank(apart=apart)
+        how = {"attack": "standard", "told": "labels", "fidelity": {"value": 0.6}}
+        models = {name: Model(one.architecture, one.clone_of, how) for name, one in drawn.models.items()}
+        (attack, told, clones, hits, fidelity) = (list(column.cells)[0] for column in by_theft(replace(drawn, models=models)).columns)
+        assert (attack, told, clones, fidelity) == ("standard", "labels", "24", "60% to 60%")
+        assert hits == found if found else int(str(hits)) < 12
