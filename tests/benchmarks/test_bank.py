@@ -102,6 +102,6 @@ def test_clones_are_counted_by_how_they_were_stolen() -> None:
         drawn = bank(apart=apart)
         how = {"attack": "standard", "told": "labels", "fidelity": {"value": 0.6}}
         models = {name: Model(one.architecture, one.clone_of, how) for name, one in drawn.models.items()}
-        (attack, told, clones, hits, fidelity) = (list(column.cells)[0] for column in by_theft(replace(drawn, models=models)).columns)
+        (attack, told, clones, hits, fidelity) = (next(iter(column.cells)) for column in by_theft(replace(drawn, models=models)).columns)
         assert (attack, told, clones, fidelity) == ("standard", "labels", "24", "60% to 60%")
         assert hits == found if found else int(str(hits)) < 12
