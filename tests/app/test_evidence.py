@@ -1,16 +1,24 @@
 """Which of what vaults hold may accuse: nothing that somebody else was told too who can't be asked about it any more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.evidence import Evidence, Secrets, accusing, copied
+from app.pipeline import defence_steps
+from app.settings import read_settings
+from defenses.calibration import Calibration
 from defenses.evidence.trigger import Trigger
 from defenses.evidence.vault import Vault
+from defenses.evidence.writer import EvidenceWriter
 from defenses.stores.protocol import StoreError
 from defenses.watermark import Watermark
+from models import bundle as bundles
+from tests.defenses.cases import case_of
 from tests.defenses.evidence.triggers import KEY, seen
 
 SECRETS = Secrets(seal=KEY, marks=b"m" * 32)
@@ -104,3 +112,53 @@ def test_triggers_are_checked_with_the_secret(tmp_path: Path) -> None:
         evidence([path], secrets=replace(SECRETS, marks=b"another"))
     with pytest.raises(StoreError, match="no watermarked answer of m@2"):
         evidence([path], model="m@2")
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_could_not_be_recorded_leaves_no_evidence(tmp_path: Path) -> None:
+    """Nobody got it: the audit log comes first, and a step that raises ends the way."""
+    bundle = bundles.load("cifar10", device="cpu")
+    settings = read_settings(profile="open", assignments=["watermark.mode=enforce", "watermark.rate=1"])
+    with writing(tmp_path / "evidence.db") as evidence:
+        for broken in (True, False):
+            store: Any = AuditingStore(broken=broken)
+            steps = defence_steps(
+                settings,
+                bundle=bundle,
+                calibration=Calibration(),
+                store=store,
+                secret=b"s" * 32,
+                on_dropped=lambda _: None,
+                evidence=evidence,
+            )
+            assert list(steps)[-2:] == ["audit", "evidence"]
+            case = case_of(5, seed=int(broken))
+            try:
+                for step in steps.values():
+                    case = await step(case)
+            except StoreError:
+                assert broken
+    with Vault(tmp_path / "evidence.db") as vault:
+        assert len(vault.kept()) == 5
+
+
+class AuditingStore:
+    """A store that can write audit records, or can't."""
+
+    def __init__(self, *, broken: bool) -> None:
+        self.broken = broken
+
+    async def append_audit(self, entries: Sequence[object]) -> None:
+        """Take records."""
+        if self.broken:
+            raise StoreError(f"no room for {len(entries)} records")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[EvidenceWriter]:
+    """A writer that is closed at the end."""
+    evidence = EvidenceWriter(path, key=KEY, retention_seconds=1e12, most_bytes=2**30)
+    try:
+        yield evidence
+    finally:
+        evidence.close()
