@@ -36,7 +36,7 @@ from models import manifest
 from models.bundle import BUNDLED
 
 FEWEST = 50  # recognizers that know nothing of ours
-SMALL = tuple(Independent("lenet", seed, epochs=4, share=0.25) for seed in range(100, 100 + FEWEST))
+SMALL = tuple(Independent("lenet", seed, epochs=2, share=0.25) for seed in range(100, 100 + FEWEST))
 WIDEST = {rate: Theft(rate, "standard", 20_000) for rate in RATES}  # whose triggers independents are asked about
 
 

@@ -51,10 +51,12 @@ class Theft:
         return tuple(f"thief-{number}" for number in range(1, self.accounts + 1))
 
 
+_EVERY = [Theft(rate, attack, budget) for budget in reversed(BUDGETS) for rate in reversed(RATES) for attack in ATTACKS]
 THEFTS = (
-    *(Theft(rate, attack, budget) for budget in reversed(BUDGETS) for rate in reversed(RATES) for attack in ATTACKS),
+    *(theft for theft in _EVERY if theft.budget == max(BUDGETS)),
     Theft(0.02, "sybil:standard", 10_000, accounts=2),
     Theft(0.02, "standard", 5_000, recipe="fast"),
+    *(theft for theft in _EVERY if theft.budget < max(BUDGETS)),
 )
 
 
