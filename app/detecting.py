@@ -20,7 +20,7 @@ def detect(
     images: Annotated[str, typer.Option(metavar="DIR|builtin", help="What to ask about: images of no recognizer's training.")] = "builtin",
     owner_key: Annotated[str | None, typer.Option(envvar="CLONEGUARD_OWNER_KEY", help="API key of our URL.")] = None,
     suspect_key: Annotated[str | None, typer.Option(envvar="CLONEGUARD_SUSPECT_KEY", help="API key of the suspect's URL.")] = None,
-    rate: Annotated[float, typer.Option(min=0.01, help="Most requests a second to a URL.")] = 20.0,
+    rate: Annotated[float, typer.Option(min=0.01, help="Most requests a second to the suspect's URL.")] = 20.0,
     by_number: Annotated[bool, typer.Option("--by-number", help="Classes are the same by their numbers, not by their names.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Draws the images, and the pairs between which the boundary is sought.")] = 0,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -59,7 +60,7 @@ class Detection:
                     on_answer = partial(progress.advance, bars[side])
                     return until_the_end.enter_context(Asked(source, self._kept(side), classes=classes, on_answer=on_answer))
 
-                ours, mine = opened(self.owner, key=owner_key, rate=rate, until_the_end=until_the_end)
+                ours, mine = opened(self.owner, key=owner_key, rate=math.inf, until_the_end=until_the_end)
                 original = asked("owner", ours)
                 path = self._bank(original, mine)
                 known, count = _counted(path)
@@ -106,7 +107,7 @@ class Detection:
         }  # fmt: skip
         (self.out / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (self.out / REPORT).write_text(page(result, known, judge=judge, features=features, verdict=verdict), encoding="utf-8")
-        return said(verdict, features)
+        return said(verdict, features, clones_of_others=known.sampler.get("clones_of_others"))
 
     def _compared(
         self, original: Asked, suspect: Asked, pool: Images, *, known: Bank, ours: str, on_steps: Callable[[int], None]
@@ -132,14 +133,17 @@ class Detection:
         return self.out / f"{name}.jsonl"
 
 
-def said(verdict: Verdict, features: Features) -> str:
-    """The verdict in a sentence or two."""
-    told = ", ".join(f"{name} {value:.3f}" for name, value in zip(features.names, features.vector(features.names).tolist(), strict=True))
-    what = "consistent with being a clone" if verdict.consistent else "not consistent with being a clone"
+def said(verdict: Verdict, features: Features, *, clones_of_others: Mapping[str, int] | None = None) -> str:
+    """The verdict in a few sentences; `clones_of_others` is what the bank knows of clones of somebody else's recognizer."""
+    others = ""
+    if clones_of_others and verdict.consistent:
+        wrong, pairs = clones_of_others["consistent"], clones_of_others["pairs"]
+        others = f"\nOf {pairs} clones of somebody else's recognizer {wrong} looked like clones of the wrong one too: what was distilled looks it."
     return (
         f"{what} (p = {verdict.p_value:.3g}; {told})\n"
         f"Of {verdict.independents} pairs of recognizers that know nothing of each other {verdict.false_positive_rate:.1%} were taken for "
         f"clones, at most {verdict.at_most:.1%} at 95% confidence; of true clones {verdict.missed:.1%} were missed."
+        + others
         + (f"\n{verdict.message}" if verdict.message else "")
     )
 

@@ -33,7 +33,14 @@ def page(result: Mapping[str, Any], bank: Bank, *, judge: Judge, features: Featu
     known = bank.features(judge.choice.steps) if judge.strangers is None else bank.relative(judge.choice.steps)
     placed = as_judged(features, judge)
     rows = [
-        (name, MEANINGS[name], getattr(features, name), getattr(placed, name), _range(column[~clones]), _range(column[clones]))
+        (
+            name,
+            MEANINGS[name],
+            getattr(features, name),
+            getattr(placed, name),
+            _range(column[~clones], judge),
+            _range(column[clones], judge),
+        )
         for name, column in zip(ALL, known.T, strict=True)
     ]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -95,6 +102,6 @@ def _cross(axes: Axes, x: Interval, y: Interval) -> None:
     )  # fmt: skip
 
 
-def _range(values: NDArray[np.float64]) -> str:
+def _range(values: NDArray[np.float64], judge: Judge) -> str:
     low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})" if judge.strangers is None else f"{middle:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -12,22 +12,25 @@ answer is kept in --out/answers, so that features can be computed from them agai
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from app.recognizers.images import BUILTIN, images_to_ask
 from benchmarks.bank_answers import measured
 from benchmarks.bank_clones import Theft, planned, stolen
 from benchmarks.bank_recognizers import INDEPENDENTS, SIZE, TASK, Network, Served, bundled, trained
+from benchmarks.image_sets import Pixels
 from benchmarks.publishing import console, data_folder
 from benchmarks.recipe import recipe
 from defenses.clone_detection.bank import BANKS, Bank, Model
 from defenses.clone_detection.choosing import EVEN, out_of_fold
-from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY, NAMES
+from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, LABELS_ONLY, NAMES, compare
 from defenses.clone_detection.recognizer import Recognizer
-from defenses.clone_detection.sampling import COUNT
+from defenses.clone_detection.sampling import COUNT, boundary_sample, random_sample
 from defenses.clone_detection.verdict import Judge
 from models import bundle as bundles
 from models.bundle import locate
@@ -63,7 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = "CLONEGUARD_DATA=DIR python -m benchmarks.bank" + (f" --count {options.count}" if options.count != COUNT else "")
     sampler = {"images": BUILTIN, "count": options.count, "recipe": recipe() | {"command": command}}
     bank = Bank(TASK, sampler, models(thefts, out), tuple(rows))
+    stolen_from = {one.name: recognizers[one.name] for one in STOLEN} | {TASK: Served(bundles.load(TASK))}
+    others = of_others(bank, stolen_from, clones, asked, count=options.count)
+    bank = replace(bank, sampler=sampler | {"clones_of_others": others})
     bank.save(options.json)
+    console.print(
+        f"clones of somebody else's recognizer: {others['consistent']} of {others['pairs']} are consistent with being clones of ours"
+    )
     console.print(table(bank))
     console.print(by_theft(bank))
     console.print(f"written to {options.json}", soft_wrap=True)
@@ -81,6 +90,29 @@ def models(thefts: Sequence[Theft], out: Path) -> dict[str, Model]:
         how = json.loads((out / "clones" / theft.name / "recipe.json").read_bytes())
         known[theft.name] = Model(theft.student, clone_of=theft.original.name, recipe=how)
     return known
+
+
+def of_others(
+    bank: Bank, originals: Mapping[str, Recognizer], clones: Mapping[str, Recognizer], asked: Pixels, *, count: int
+) -> dict[str, int]:
+    """How many clones of other recognizers are consistent with being clones of an original: no bank of independents tells that.
+
+    A clone of scores is less confident than what was trained on classes, whoever's scores they were.
+    """
+    counts = {"pairs": 0, "consistent": 0, "of_scores": 0, "of_scores_consistent": 0}
+    for name, original in originals.items():
+        judge, random = Judge.of(bank, original=name), np.random.default_rng(0)
+        far = random_sample(original, asked[2 * count :], random=random, count=count)
+        near = boundary_sample(original, asked[: 2 * count], random=random, count=count, steps=judge.choice.steps)
+        for suspect, clone in clones.items():
+            if bank.models[suspect].clone_of != name:
+                consistent = judge(compare(clone(near.inputs), clone(far.inputs), near=near, far=far)).consistent
+                scores = bank.models[suspect].recipe["told"] == "scores"
+                counts["pairs"] += 1
+                counts["consistent"] += consistent
+                counts["of_scores"] += scores
+                counts["of_scores_consistent"] += scores and consistent
+    return counts
 
 
 def table(bank: Bank) -> Table:
