@@ -135,17 +135,19 @@ class Detection:
 
 def said(verdict: Verdict, features: Features, *, clones_of_others: Mapping[str, int] | None = None) -> str:
     """The verdict in a few sentences; `clones_of_others` is what the bank knows of clones of somebody else's recognizer."""
-    others = ""
+    told = ", ".join(f"{name} {value:.3f}" for name, value in zip(features.names, features.vector(features.names).tolist(), strict=True))
+    what = "consistent with being a clone" if verdict.consistent else "not consistent with being a clone"
+    lines = [
+        f"{what} (p = {verdict.p_value:.3g}; {told})",
+        f"Of {verdict.independents} pairs of recognizers that know nothing of each other {verdict.false_positive_rate:.1%} were taken for "
+        f"clones, at most {verdict.at_most:.1%} at 95% confidence; of true clones {verdict.missed:.1%} were missed.",
+    ]
     if clones_of_others and verdict.consistent:
         wrong, pairs = clones_of_others["consistent"], clones_of_others["pairs"]
-        others = f"\nOf {pairs} clones of somebody else's recognizer {wrong} looked like clones of the wrong one too: what was distilled looks it."
-    return (
-        f"{what} (p = {verdict.p_value:.3g}; {told})\n"
-        f"Of {verdict.independents} pairs of recognizers that know nothing of each other {verdict.false_positive_rate:.1%} were taken for "
-        f"clones, at most {verdict.at_most:.1%} at 95% confidence; of true clones {verdict.missed:.1%} were missed."
-        + others
-        + (f"\n{verdict.message}" if verdict.message else "")
-    )
+        lines.append(
+            f"Of {pairs} clones of somebody else's recognizer {wrong} looked like clones of the wrong one: what was distilled looks it."
+        )
+    return "\n".join([*lines, *([verdict.message] if verdict.message else [])])
 
 
 def _counted(path: Path) -> tuple[Bank, int]:
