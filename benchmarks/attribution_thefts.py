@@ -56,6 +56,7 @@ THEFTS = (
     *(theft for theft in _EVERY if theft.budget == max(BUDGETS)),
     Theft(0.02, "sybil:standard", 10_000, accounts=2),
     Theft(0.02, "standard", 5_000, recipe="fast"),
+    Theft(0.005, "standard", 20_000, recipe="fast"),
     *(theft for theft in _EVERY if theft.budget < max(BUDGETS)),
 )
 

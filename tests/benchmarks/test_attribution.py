@@ -34,7 +34,7 @@ def test_a_thief_among_guests_is_asked_about(tmp_path: Path, monkeypatch: pytest
 def test_every_attack_is_tried_at_every_budget_and_rate() -> None:
     """Two accounts share one theft, and a thief who trains on changed views is there: each has a folder of its own."""
     names = {theft.name for theft in THEFTS}
-    assert len(names) == len(THEFTS) == 2 * 3 * 2 + 1 + 1
+    assert len(names) == len(THEFTS) == 2 * 3 * 2 + 1 + 2
     assert {theft.thieves for theft in THEFTS} == {("thief-1",), ("thief-1", "thief-2")}
 
 
