@@ -182,7 +182,7 @@ class Evidence(Section):
     """Watermarked answers that are kept: from which account was a clone taken?"""
 
     enabled: bool = Field(default=True, description="keep watermarked answers and their images, for `cloneguard verify`")
-    most_bytes: int = Field(2**30, ge=2**20, description="largest sum of the images; beyond, who has most loses the oldest (bytes)")
+    most_bytes: int = Field(2**30, ge=2**20, description="largest sum of the images; beyond, who has most loses some (bytes)")
     retention_days: float = Field(730.0, gt=0, description="age at which evidence is forgotten; its commitments stay (days)")
 
 
