@@ -20,7 +20,7 @@ from app.detection_report import page
 from app.recognizers import Asked, Classes, RecognizerError, Source, alone_in
 from app.recognizers.asked import Images
 from app.recognizers.images import images_to_ask
-from app.recognizers.named import DEFAULT_SIZE, ONNX, bundled, is_url, opened
+from app.recognizers.named import DEFAULT_SIZE, ONNX, bundled, content, is_url, opened
 from app.recognizers.plans import noted
 from defenses.clone_detection.bank import Bank, BankError, locate, shipped
 from defenses.clone_detection.features import ALL, ALL_LABELS_ONLY, Features, compare
@@ -49,7 +49,14 @@ class Detection:
         columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
         with alone_in(self.out):
             noted(
-                self.out, "detection", owner=self.owner, suspect=self.suspect, images=self.images, seed=self.seed, by_number=self.by_number
+                self.out,
+                "detection",
+                owner=self.owner,
+                suspect=self.suspect,
+                content=content(self.suspect),
+                images=self.images,
+                seed=self.seed,
+                by_number=self.by_number,
             )
             with ExitStack() as until_the_end, Progress(*columns, console=Console(stderr=True)) as progress:
                 # a file does not say what its classes are called, nor an address what all of ours are called

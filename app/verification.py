@@ -16,7 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from app import __version__
 from app.evidence import Evidence
 from app.recognizers import Asked, Classes, RecognizerError, Told
-from app.recognizers.named import bundled, opened
+from app.recognizers.named import bundled, content, opened
 from app.recognizers.plans import noted
 from app.verification_report import page
 from defenses.evidence.attribution import Attribution, attribute, one_each
@@ -50,9 +50,9 @@ class Verification:
         Whoever calls it is alone in the folder.
         """
         plan = noted(
-            self.out, "verification", suspect=self.suspect, independents=list(self.independents), queries=self.queries, level=self.level,
-            seed=self.seed, by_number=self.by_number, null_rate=self.null_rate.highest if self.null_rate else None,
-            evidence=evidence.digest(),
+            self.out, "verification", suspect=self.suspect, content=content(self.suspect), independents=list(self.independents),
+            queries=self.queries, level=self.level, seed=self.seed, by_number=self.by_number,
+            null_rate=self.null_rate.highest if self.null_rate else None, evidence=evidence.digest(),
         )  # fmt: skip
         columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
         with ExitStack() as until_the_end, Progress(*columns, console=Console(stderr=True)) as progress:

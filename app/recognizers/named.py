@@ -1,5 +1,6 @@
 """A recognizer by what it is called on the command line: a URL, a bundle's name or directory, an ONNX file."""
 
+import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +20,11 @@ DEFAULT_SIZE = 32  # pixels a side, where our recognizer is an address
 def is_url(named: str) -> bool:
     """Whether it is asked over HTTP."""
     return named.startswith(("http://", "https://"))
+
+
+def content(named: str) -> str:
+    """SHA-256 of an ONNX file, "" for everything else: another file at the same place is another recognizer. Raises OSError."""
+    return hashlib.sha256(Path(named).read_bytes()).hexdigest() if named.endswith(ONNX) and not is_url(named) else ""
 
 
 def opened(named: str, *, key: str | None, rate: float, until_the_end: ExitStack) -> tuple[Source, Bundle | None]:

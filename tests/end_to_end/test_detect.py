@@ -86,6 +86,9 @@ def test_a_file_is_asked_as_it_is(start: Callable[..., RunningServer], small_ban
     assert numbered.returncode == 0, numbered.stderr
     deltas = [json.loads((tmp_path / name / "detection.json").read_bytes())["features"]["delta"] for name in ("out", "numbered")]
     assert deltas[0] == deltas[1]  # the same images at random, the same classes
+    export(students.build("small", classes=10, size=32, seed=1), tmp_path / "student.onnx")
+    other = detect(tmp_path / "out", *suspect)  # what was kept are the answers of the file that was there before
+    assert other.returncode == 3 and "another detection: content differ" in other.stderr
 
 
 def test_a_folder_is_one_runs(small_bank: Path, tmp_path: Path) -> None:
