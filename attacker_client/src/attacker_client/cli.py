@@ -164,7 +164,11 @@ def export(
     if not (out / "student.pt").is_file():
         raise typer.BadParameter(f"{out} has no student.pt: it is not a finished campaign")
     path = to or out / "student.onnx"
-    write_onnx(students.load(out / "student.pt"), path)
+    try:
+        write_onnx(students.load(out / "student.pt"), path)
+    except students.StudentError as error:
+        complaints.print(escape(f"attacker-client: {error}"), soft_wrap=True)
+        raise typer.Exit(EXIT_USAGE) from error
     console.print(str(path), soft_wrap=True)
 
 

@@ -1,12 +1,13 @@
 """A student as an ONNX file: what a thief would put on the market, and what `cloneguard detect` and `verify` ask."""
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from attacker_client.students import Student
+from attacker_client.students import Student, StudentError
 
 OPSET = 18
 
@@ -25,7 +26,12 @@ class Logits(nn.Module):
 
 
 def export(student: Student, path: Path) -> None:
-    """Write a student with a free batch axis; the input is called pixels, the output logits. An interrupted export leaves no half file."""
+    """Write a student with a free batch axis; the input is called pixels, the output logits. An interrupted export leaves no half file.
+
+    Raises StudentError where onnx is missing.
+    """
+    if find_spec("onnx") is None:
+        raise StudentError("exporting needs onnx: pip install 'attacker-client[onnx]'")
     partial = path.with_name(path.name + ".partial")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracing exporter is deprecated; the other one needs two more packages
