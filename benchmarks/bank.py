@@ -120,11 +120,16 @@ def table(bank: Bank) -> Table:
     made = Table(
         "features", "steps", "depth", "balanced accuracy", "false-positive rate", "at most (95%)", "missed", "AUC", title=bank.task
     )
-    for names in (ALL, NAMES, ALL_LABELS_ONLY, LABELS_ONLY):
-        judge = Judge.of(bank, names=names, original=TASK)
+    for names, original in ((ALL, TASK), (NAMES, TASK), (ALL_LABELS_ONLY, TASK), (LABELS_ONLY, TASK), (ALL, "")):
+        judge = Judge.of(bank, names=names, original=original)
         quality = judge.choice.quality
         rates = (quality.balanced_accuracy, quality.false_positive_rate, judge.at_most, 1 - quality.true_positive_rate, quality.auc)
-        made.add_row(", ".join(names), str(judge.choice.steps), str(judge.choice.depth), *(f"{rate:.1%}" for rate in rates))
+        made.add_row(
+            ", ".join(names) + ("" if original else ", as they are"),
+            str(judge.choice.steps),
+            str(judge.choice.depth),
+            *(f"{rate:.1%}" for rate in rates),
+        )
     return made
 
 
